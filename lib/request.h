@@ -1,0 +1,28 @@
+/* request.h - a request's life: the part the loop calls. */
+#ifndef ONEFD_LIB_REQUEST_H
+#define ONEFD_LIB_REQUEST_H
+
+#include <stdbool.h>
+
+#include "list.h"
+
+struct requests {
+	struct onefd_link queued;	/* submitted, not yet sent anywhere */
+	struct onefd_link done;		/* res is final, callbacks due */
+	size_t out;			/* submitted, callback not started */
+	struct engine *kaio, *pool;
+};
+
+int requests_open(struct onefd *loop, const struct onefd_config *config);
+void requests_close(struct onefd *loop);	/* nothing may be out */
+
+/* Whether requests_flush() or requests_dispatch() would do something now. */
+bool requests_ready(struct onefd *loop);
+
+/* Sends what is queued; how many went. */
+int requests_flush(struct onefd *loop);
+
+/* Reaps, then runs at most @budget callbacks; how many. */
+int requests_dispatch(struct onefd *loop, uint32_t budget);
+
+#endif

@@ -1,0 +1,80 @@
+/*
+ * sys.h - every system call of the library, once.
+ *
+ * Each answers >= 0 or -errno; errno is read in sys.c and nowhere else. The
+ * table is the seam for faults: tests link the library statically and put
+ * their own functions in. Not a portability layer: the names are Linux's.
+ */
+#ifndef ONEFD_SYS_H
+#define ONEFD_SYS_H
+
+#include <libaio.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct sys_calls {
+	/* CLOCK_MONOTONIC, nanoseconds */
+	uint64_t (*now)(void);
+
+	int (*epoll_create)(void);
+	int (*epoll_ctl)(int epfd, int op, int fd, struct epoll_event *event);
+	int (*epoll_wait)(int epfd, struct epoll_event *events, int count,
+			  int timeout_ms);
+	/* -ENOSYS before Linux 5.11, -EPERM under older seccomp profiles */
+	int (*epoll_pwait2)(int epfd, struct epoll_event *events, int count,
+			    uint64_t timeout_ns);
+	int (*eventfd)(void);		/* non-blocking, close-on-exec */
+	int (*eventfd_signal)(int fd);	/* adds 1; safe in signal handlers */
+	int (*timerfd_create)(void);
+	int (*timerfd_arm)(int fd, uint64_t deadline);	/* absolute; 0 disarms */
+	int (*signalfd)(int fd, const sigset_t *mask);	/* fd -1: a new one */
+	int (*sigmask)(int how, const sigset_t *set, sigset_t *old);
+	int (*pidfd_open)(pid_t pid);
+	int (*waitpid)(pid_t pid, siginfo_t *info);	/* WEXITED | WNOHANG */
+	ssize_t (*read)(int fd, void *buf, size_t len);
+	int (*close)(int fd);
+
+	int (*io_setup)(int depth, io_context_t *ctx);
+	int (*io_destroy)(io_context_t ctx);
+	int (*io_submit)(io_context_t ctx, long count, struct iocb **batch);
+	int (*io_getevents)(io_context_t ctx, long count, struct io_event *events);	/* does not wait */
+	int (*io_cancel)(io_context_t ctx, struct iocb *iocb);
+
+	ssize_t (*preadv2)(int fd, const struct iovec *iov, size_t count,
+			   off_t offset, int flags);
+	ssize_t (*pwritev2)(int fd, const struct iovec *iov, size_t count,
+			    off_t offset, int flags);
+	int (*fsync)(int fd);
+	int (*fdatasync)(int fd);
+	int (*fallocate)(int fd, int mode, off_t offset, off_t len);
+	int (*ftruncate)(int fd, off_t size);
+	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
+	int (*statx)(int dirfd, const char *path, int flags, unsigned mask,
+		     struct statx *buf);
+	int (*statfs_type)(int fd, uint64_t *ret);	/* may ask a remote server */
+	int (*getfl)(int fd);
+	int (*ioctl)(int fd, unsigned long request, void *arg);
+	/* A small file of /sys or /proc, NUL-terminated: its length. */
+	int (*read_text)(const char *path, char *buf, size_t size);
+
+	void *(*map)(void *address, size_t size);	/* anonymous; NULL: no memory */
+	void (*unmap)(void *address, size_t size);
+	int (*madvise)(void *address, size_t size, int advice);
+	int (*move)(void *from, size_t size, void *to);	/* mremap onto @to */
+	void *(*alloc)(size_t size);			/* zeroed; NULL: no memory */
+	void *(*alloc_aligned)(size_t align, size_t size);	/* not zeroed */
+	void (*free)(void *ptr);
+	/* A thread with every signal blocked; detached when @ret is NULL. */
+	int (*thread)(pthread_t *ret, void *(*fn)(void *), void *arg);
+	void (*join)(pthread_t thread);
+};
+
+extern struct sys_calls sys;
+
+#endif
