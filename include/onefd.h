@@ -201,7 +201,7 @@ struct onefd_timer {
 	/* private */
 	struct onefd *loop;
 	struct onefd_timer *child, *next, *prev;
-	uint64_t reserved[1];
+	uint64_t due;		/* the deadline, or the next turn if that is past */
 };
 
 void onefd_timer_init(struct onefd_timer *timer, onefd_timer_fn *fn);

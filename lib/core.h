@@ -9,6 +9,7 @@
 
 #include <onefd.h>
 
+#include "child.h"
 #include "engine.h"
 #include "lineage.h"
 #include "poller.h"
@@ -33,6 +34,7 @@ struct onefd {
 	struct watches watches;
 	struct timers timers;
 	struct signals signals;
+	struct children children;
 	struct tasks tasks;
 	struct windows windows;
 	struct requests requests;

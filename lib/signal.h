@@ -7,10 +7,13 @@
 #include "list.h"
 
 struct signals {
-	int fd;				/* a signalfd once one is started, else -1 */
-	sigset_t mask;
+	sigset_t mask;			/* what the signalfd takes */
+	uint32_t users[_NSIG];		/* how many are started for each signal */
 	struct onefd_link started;
-	struct onefd_watch watch;
+	struct onefd_watch watch;	/* of a signalfd once one is started; fd -1 */
 };
+
+void signals_open(struct signals *signals);
+void signals_close(struct signals *signals);	/* marks them all stopped */
 
 #endif
