@@ -26,6 +26,7 @@
 
 #include <check.h>
 #include <dirent.h>
+#include <onefd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,18 @@ static inline int skip_all(const char *why)
 		ck_assert_msg(must_value >= 0, "%s: %m", #expression);	\
 		must_value;						\
 	})
+
+/* What every loop of a test starts from. ONEFD_TEST_FLAGS=no-ring is for
+ * valgrind, which does not see the kernel write to the ring. */
+static inline const struct onefd_config *test_config(void)
+{
+	static struct onefd_config config;
+	const char *flags = getenv("ONEFD_TEST_FLAGS");
+
+	if (flags && strstr(flags, "no-ring"))
+		config.flags |= ONEFD_NO_RING;
+	return &config;
+}
 
 /* Descriptors this process has open. */
 static inline int count_fds(void)
