@@ -332,16 +332,20 @@ struct onefd_file {
 	struct onefd *loop;
 	struct onefd_device *device;
 	struct onefd_link writes;
-	uint64_t extent;
-	uint32_t verdict[4];
+	uint64_t size, extent;
+	uint32_t detour[2], streak[2], penalty[2];
+	uint32_t rewrites, held;
+	uint16_t refused, warm;
+	uint32_t pad;
 	uint64_t reserved[4];
 };
 
 /*
  * Learns what the descriptor is; blocks on no disk and sends nothing to a
  * remote server. Change of O_DIRECT or O_APPEND by fcntl() wants a new init.
+ * @file's memory may hold anything before, but no request on it may be out.
  * -EBADF: not open; -ESPIPE: a pipe, socket or character device, use a watch;
- * -EISDIR; -EBUSY: requests on it are out; -ENOMEM.
+ * -EISDIR; -ENOMEM.
  */
 int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd);
 
@@ -370,7 +374,7 @@ struct onefd_req {
 	onefd_req_fn *fn;
 	struct onefd *loop;
 	struct onefd_link link;
-	uint64_t engine[24];	/* the engine's own view, a struct iocb say */
+	uint64_t engine[28];	/* the engine's own view, a struct iocb say */
 };
 
 /*

@@ -30,8 +30,8 @@ struct engine;
 struct engine_ops {
 	const char *name;
 	/* Takes from the front of @batch; returns how many. What it leaves
-	 * waits for a completion. A request refused outright goes to reap()
-	 * like any other, with its -errno. */
+	 * waits for a completion. A request refused outright comes back from
+	 * reap() like any other, with its -errno. */
 	int (*submit)(struct engine *engine, struct onefd_link *batch);
 	/* Appends what has completed, res set. Never blocks. */
 	void (*reap)(struct engine *engine, struct onefd_link *done);
@@ -43,7 +43,7 @@ struct engine_ops {
 };
 
 struct engine {
-	const struct engine_ops *ops;	/* NULL: not there, and @why says so */
+	const struct engine_ops *ops;
 	struct onefd *loop;
 };
 
@@ -55,31 +55,48 @@ struct call {
 	int fd, flags;
 	unsigned mask;
 	mode_t mode;
+	off_t length;
 };
 
 /* Bits of flight.flags, touched on the loop's thread only. */
 #define FLIGHT_TRY	(1u << 0)	/* RWF_NOWAIT is ours: -EAGAIN means a worker */
-#define FLIGHT_WARM	(1u << 1)	/* the worker first reads the file's extents in */
-#define FLIGHT_ASYNC	(1u << 2)	/* the worker submits it to kernel AIO */
-#define FLIGHT_RETURNED	(1u << 3)	/* ... and that worker let go of it */
-#define FLIGHT_LANDED	(1u << 4)	/* ... and its completion has been reaped */
-#define FLIGHT_DIRECT	(1u << 5)	/* it touches a device: window and verdicts */
-#define FLIGHT_PEER	(1u << 6)	/* it stands in its file's ring of writes */
-#define FLIGHT_HELD	(1u << 7)	/* ... behind another it overlaps */
-#define FLIGHT_REWRITE	(1u << 8)	/* unaligned direct write */
-#define FLIGHT_CANCEL	(1u << 9)	/* cancelled in the kernel: the event follows */
+#define FLIGHT_WORKER	(1u << 1)	/* it has been seen that it would block */
+#define FLIGHT_WARM	(1u << 2)	/* the worker first reads the file's extents in */
+#define FLIGHT_ASYNC	(1u << 3)	/* the worker submits it to kernel AIO */
+#define FLIGHT_RETURNED	(1u << 4)	/* ... and let go of it */
+#define FLIGHT_LANDED	(1u << 5)	/* ... and its completion has been reaped */
+#define FLIGHT_ADMITTED	(1u << 6)	/* it takes @cost of its device's window */
+#define FLIGHT_PEER	(1u << 7)	/* it stands in its file's ring of writes */
+#define FLIGHT_HELD	(1u << 8)	/* ... behind one that it overlaps */
+#define FLIGHT_REWRITE	(1u << 9)	/* an unaligned direct write */
+#define FLIGHT_CANCEL	(1u << 10)	/* cancelled in the kernel: the event follows */
+
+/* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
+ * never touched costs up to a nanosecond a byte, so this bounds the call. */
+#define BATCH_BYTES (1u << 20)
+
+/* What a worker answers for a request that it handed to kernel AIO. */
+#define ANSWER_IN_RING	(-529)
+
+/* Workers of different lanes never wait for one another. */
+enum lane { LANE_DATA, LANE_SYNC, LANE_CALL, LANES };
 
 /* What the engines keep in onefd_req.engine. */
 struct flight {
 	struct iocb iocb;		/* engine_kaio */
 	struct call call;		/* from prep */
 	struct engine *engine;		/* while OUT */
-	struct onefd_link peer;		/* in onefd_file.writes */
-	struct onefd_req *handed;	/* next in a worker's hand-back stack */
-	void *bounce;			/* aligned memory of an unaligned read */
-	ssize_t answer;			/* the worker's; the loop's once handed back */
-	uint32_t cost;			/* block requests it takes of the window */
 	uint32_t flags;
+	uint32_t cost;			/* block requests it takes of the window */
+	void *bounce;			/* aligned memory of an unaligned read */
+	off_t low;			/* the range in whole blocks: of a bounce, */
+	uint64_t high;			/* or of a write in its file's ring */
+	struct onefd_link peer;		/* in onefd_file.writes */
+	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
+	enum lane lane;
+	uint32_t extents;		/* what a warming worker counted */
+	ssize_t answer;			/* the worker's */
+	struct onefd_req *handed;	/* next in the stack that workers hand back */
 };
 
 _Static_assert(sizeof(struct flight) <= sizeof(((struct onefd_req *)0)->engine),
@@ -88,6 +105,16 @@ _Static_assert(sizeof(struct flight) <= sizeof(((struct onefd_req *)0)->engine),
 static inline struct flight *flight(struct onefd_req *req)
 {
 	return (struct flight *)req->engine;
+}
+
+/* The sum of a request's buffers; submit has checked that it fits. */
+static inline size_t req_length(const struct onefd_req *req)
+{
+	size_t length = 0;
+
+	for (size_t i = 0; i < req->iovcnt; i++)
+		length += req->iov[i].iov_len;
+	return length;
 }
 
 #endif

@@ -15,7 +15,6 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -189,6 +188,11 @@ static int call_ftruncate(int fd, off_t size)
 	return (int)answer(ftruncate(fd, size));
 }
 
+static int call_drop_cache(int fd)
+{
+	return -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 static int call_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
 	return (int)answer(openat(dirfd, path, flags, mode));
@@ -200,14 +204,9 @@ static int call_statx(int dirfd, const char *path, int flags, unsigned mask,
 	return (int)answer(statx(dirfd, path, flags, mask, buf));
 }
 
-static int call_statfs_type(int fd, uint64_t *ret)
+static int call_ioprio_set(int prio)
 {
-	struct statfs st;
-	int r = (int)answer(fstatfs(fd, &st));
-
-	if (r == 0)
-		*ret = (uint64_t)st.f_type;
-	return r;
+	return (int)answer(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, prio));
 }
 
 static int call_getfl(int fd)
@@ -332,9 +331,10 @@ struct sys_calls sys = {
 	.fdatasync = call_fdatasync,
 	.fallocate = call_fallocate,
 	.ftruncate = call_ftruncate,
+	.drop_cache = call_drop_cache,
 	.openat = call_openat,
 	.statx = call_statx,
-	.statfs_type = call_statfs_type,
+	.ioprio_set = call_ioprio_set,
 	.getfl = call_getfl,
 	.ioctl = call_ioctl,
 	.read_text = call_read_text,

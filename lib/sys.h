@@ -54,10 +54,11 @@ struct sys_calls {
 	int (*fdatasync)(int fd);
 	int (*fallocate)(int fd, int mode, off_t offset, off_t len);
 	int (*ftruncate)(int fd, off_t size);
+	int (*drop_cache)(int fd);	/* POSIX_FADV_DONTNEED, whole file */
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
 	int (*statx)(int dirfd, const char *path, int flags, unsigned mask,
 		     struct statx *buf);
-	int (*statfs_type)(int fd, uint64_t *ret);	/* may ask a remote server */
+	int (*ioprio_set)(int prio);	/* of the calling thread */
 	int (*getfl)(int fd);
 	int (*ioctl)(int fd, unsigned long request, void *arg);
 	/* A small file of /sys or /proc, NUL-terminated: its length. */

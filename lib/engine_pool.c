@@ -1,0 +1,226 @@
+/*
+ * engine_pool.c - workers for what blocks by nature.
+ *
+ * A lane is a queue with a few threads of its own, made on demand, so that a
+ * hung open of a dead mount delays no read. What a worker runs stands in the
+ * request (flight.work); this file only carries: in by the lane's queue, back
+ * by a stack that takes no lock.
+ */
+#include "engine_pool.h"
+
+#include <errno.h>
+
+#include "core.h"
+#include "sys.h"
+
+static struct engine_pool *pool_of(struct engine *engine)
+{
+	return onefd_container(engine, struct engine_pool, engine);
+}
+
+/* Any thread. The first of a stack wakes the loop, which takes them all. */
+static void hand_back(struct engine_pool *pool, struct onefd_req *req, ssize_t answer)
+{
+	struct flight *f = flight(req);
+	struct onefd_req *head = atomic_load_explicit(&pool->handed, memory_order_relaxed);
+
+	f->answer = answer;
+	do
+		f->handed = head;
+	while (!atomic_compare_exchange_weak_explicit(&pool->handed, &head, req,
+						      memory_order_release,
+						      memory_order_relaxed));
+	if (!head)
+		wake_signal(&pool->engine.loop->wake);
+}
+
+/* Off the loop's thread. @prio is the I/O priority that the thread has now. */
+static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
+{
+	int r = 0;
+
+	if (req->ioprio != *prio)
+		r = sys.ioprio_set(req->ioprio);
+	if (r < 0) {
+		hand_back(pool, req, r);
+		return;
+	}
+	*prio = req->ioprio;
+	hand_back(pool, req, flight(req)->work(req));
+}
+
+/* Off the loop's thread: a worker's life. */
+static void *worker(void *arg)
+{
+	struct pool_lane *lane = arg;
+	struct onefd_link *link;
+	int prio = 0;
+
+	pthread_mutex_lock(&lane->lock);
+	for (;;) {
+		while (!(link = list_pop(&lane->queue)) && !lane->quit) {
+			lane->idle++;
+			pthread_cond_wait(&lane->more, &lane->lock);
+			lane->idle--;
+		}
+		if (!link)
+			break;
+		lane->waiting--;
+		pthread_mutex_unlock(&lane->lock);
+		run(lane->pool, list_entry(link, struct onefd_req, link), &prio);
+		pthread_mutex_lock(&lane->lock);
+	}
+	pthread_mutex_unlock(&lane->lock);
+	return NULL;
+}
+
+/* One more thread if no idle one will take what waits. Under the lock. */
+static void grow(struct pool_lane *lane)
+{
+	if (lane->waiting < lane->idle || lane->threads == lane->pool->most)
+		return;
+	if (sys.thread(&lane->ids[lane->threads], worker, lane) == 0)
+		lane->threads++;
+}
+
+/* False: there is no thread and none to be had. */
+static bool enqueue(struct pool_lane *lane, struct onefd_req *req)
+{
+	pthread_mutex_lock(&lane->lock);
+	grow(lane);
+	if (lane->threads) {
+		lane->waiting++;
+		list_push(&lane->queue, &req->link);
+		pthread_cond_signal(&lane->more);
+	}
+	pthread_mutex_unlock(&lane->lock);
+	return lane->threads;
+}
+
+static int pool_submit(struct engine *engine, struct onefd_link *batch)
+{
+	struct engine_pool *pool = pool_of(engine);
+	struct onefd_link *link;
+	int taken = 0;
+
+	for (; (link = list_pop(batch)); taken++) {
+		struct onefd_req *req = list_entry(link, struct onefd_req, link);
+
+		req->state = STATE_OUT;
+		flight(req)->engine = engine;
+		if (enqueue(&pool->lanes[flight(req)->lane], req))
+			continue;
+		/* Slower, and it blocks the loop, but it is done. */
+		pool->alone = true;
+		hand_back(pool, req, flight(req)->work(req));
+	}
+	engine->loop->stats.pool += (uint64_t)taken;
+	return taken;
+}
+
+/* Back on the loop's thread: whether the request is complete. */
+static bool returned(struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	f->flags |= FLIGHT_RETURNED;
+	if (!(f->flags & FLIGHT_ASYNC)) {
+		req->res = f->answer;
+		return true;
+	}
+	if (f->answer == ANSWER_IN_RING)
+		return f->flags & FLIGHT_LANDED;
+	f->flags &= ~FLIGHT_ASYNC;
+	engine_kaio_release(&req->loop->requests.kaio_engine);
+	req->res = f->answer;
+	return true;
+}
+
+static void pool_reap(struct engine *engine, struct onefd_link *done)
+{
+	struct engine_pool *pool = pool_of(engine);
+	struct onefd_req *req = atomic_exchange_explicit(&pool->handed, NULL,
+							 memory_order_acquire);
+	struct onefd_link *after = done->prev;
+
+	/* The stack is newest first: each goes before the one handed later. */
+	while (req) {
+		struct onefd_req *older = flight(req)->handed;
+
+		if (returned(req))
+			list_push(after->next, &req->link);
+		req = older;
+	}
+}
+
+static bool pool_ready(struct engine *engine)
+{
+	return atomic_load_explicit(&pool_of(engine)->handed, memory_order_relaxed);
+}
+
+static int pool_cancel(struct engine *engine, struct onefd_req *req)
+{
+	struct engine_pool *pool = pool_of(engine);
+	struct pool_lane *lane = &pool->lanes[flight(req)->lane];
+	bool waits;
+
+	pthread_mutex_lock(&lane->lock);
+	waits = !list_empty(&req->link);	/* a worker takes it out of the ring */
+	lane->waiting -= waits;
+	list_remove(&req->link);
+	pthread_mutex_unlock(&lane->lock);
+	if (!waits)
+		return -EBUSY;
+	hand_back(pool, req, -ECANCELED);
+	return 0;
+}
+
+static void lane_close(struct pool_lane *lane)
+{
+	pthread_mutex_lock(&lane->lock);
+	lane->quit = true;
+	pthread_cond_broadcast(&lane->more);
+	pthread_mutex_unlock(&lane->lock);
+	/* They are idle, for nothing is out: this waits for no disk. */
+	for (uint32_t i = 0; i < lane->threads; i++)
+		sys.join(lane->ids[i]);
+	pthread_cond_destroy(&lane->more);
+	pthread_mutex_destroy(&lane->lock);
+	sys.free(lane->ids);
+}
+
+static void pool_close(struct engine *engine)
+{
+	for (int i = 0; i < LANES; i++)
+		lane_close(&pool_of(engine)->lanes[i]);
+}
+
+static const struct engine_ops pool_ops = {
+	.name = "workers",
+	.submit = pool_submit,
+	.reap = pool_reap,
+	.ready = pool_ready,
+	.cancel = pool_cancel,
+	.close = pool_close,
+};
+
+int engine_pool_open(struct engine_pool *pool, struct onefd *loop, uint32_t threads)
+{
+	pool->engine = (struct engine){ .ops = &pool_ops, .loop = loop };
+	pool->most = threads;
+	for (int i = 0; i < LANES; i++) {
+		struct pool_lane *lane = &pool->lanes[i];
+
+		lane->ids = sys.alloc(threads * sizeof *lane->ids);
+		if (!lane->ids) {
+			while (i--)
+				lane_close(&pool->lanes[i]);
+			return -ENOMEM;
+		}
+		pthread_mutex_init(&lane->lock, NULL);
+		pthread_cond_init(&lane->more, NULL);
+		list_init(&lane->queue);
+		lane->pool = pool;
+	}
+	return 0;
+}
