@@ -1,0 +1,41 @@
+/*
+ * file.h - what a descriptor is: kind, alignment, device, verdicts.
+ *
+ * A verdict belongs to a file and a direction (read, write): what its file
+ * system answered so far, and so how the next request should go.
+ */
+#ifndef ONEFD_LIB_FILE_H
+#define ONEFD_LIB_FILE_H
+
+#include "engine.h"
+#include "window.h"
+
+/* What a quick return of io_submit() under RWF_NOWAIT is worth. */
+enum trust {
+	TRUST_UNKNOWN,
+	TRUST_NOWAIT,	/* it never blocks: xfs, block devices */
+	TRUST_WARM,	/* it does not, once the extents are in memory: ext4 */
+	TRUST_NEVER,	/* it blocks anyway, or on somebody else: btrfs, fuse, nfs */
+};
+
+enum warm { WARM_COLD, WARM_WARMING, WARM_DONE };
+
+/* The direction of a transfer, as an index. */
+static inline int file_way(const struct onefd_req *req)
+{
+	return req->op == OP_WRITE;
+}
+
+enum trust file_trust(const struct onefd_file *file);
+
+/* Whether the next request that way goes to a worker though it need not. */
+bool file_detour(struct onefd_file *file, int way);
+
+/* It would have blocked, or, @slow, it did: true when that demoted the file. */
+bool file_blocked(struct onefd_file *file, int way, bool slow);
+void file_flowed(struct onefd_file *file, int way);
+
+/* A worker read the extents in and counted them. */
+void file_warmed(struct onefd_file *file, uint32_t extents);
+
+#endif

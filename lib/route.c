@@ -1,0 +1,448 @@
+/*
+ * route.c - which engine takes a request, and what follows -EAGAIN.
+ *
+ * Nothing goes to io_submit() on the loop's thread unless its submission is
+ * believed not to block: direct transfers under RWF_NOWAIT, on files whose
+ * file system answers that honestly or whose extents are in memory, within
+ * the window of their device; fsync and poll, which the kernel runs
+ * elsewhere. A direct transfer that would block is submitted by a worker on
+ * the same context: only its submission costs a thread. All else is a
+ * worker's from beginning to end.
+ *
+ * The states: QUEUED (in requests.queued, in requests.backlog when there was
+ * no slot, in a device's list when there was no room, or in no list behind a
+ * write that it overlaps) -> OUT -> DONE, or QUEUED again as FLIGHT_WORKER.
+ */
+#include "route.h"
+
+#include <errno.h>
+
+#include "core.h"
+#include "direct.h"
+#include "file.h"
+#include "work.h"
+
+/* What one flush hands to the engines. */
+struct sorted {
+	struct onefd_link kaio, pool;
+};
+
+static bool is_transfer(const struct onefd_req *req)
+{
+	return req->op == OP_READ || req->op == OP_WRITE;
+}
+
+static struct onefd_device *queue_of(const struct onefd_req *req)
+{
+	return req->file->device->queue;
+}
+
+/* ---- writes that share blocks ------------------------------------------ */
+
+static bool conflict(struct onefd_req *a, struct onefd_req *b)
+{
+	struct flight *x = flight(a), *y = flight(b);
+
+	return (x->flags | y->flags) & FLIGHT_REWRITE &&
+	       (uint64_t)x->low < y->high && (uint64_t)y->low < x->high;
+}
+
+/* Whether an earlier write of the file must finish first. */
+static bool must_wait(struct onefd_req *req)
+{
+	struct onefd_link *writes = &req->file->writes;
+
+	for (struct onefd_link *at = flight(req)->peer.prev; at != writes; at = at->prev) {
+		struct flight *f = list_entry(at, struct flight, peer);
+
+		if (conflict(list_entry((uint64_t *)f, struct onefd_req, engine), req))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A direct write enters its file's ring. Aligned writes never wait for one
+ * another: only a rewrite puts bytes back that it did not mean to change, so
+ * only it, and what overlaps it, keeps the order of submission. False: held.
+ */
+static bool join_writes(struct onefd_req *req, bool fits)
+{
+	struct onefd_file *file = req->file;
+	struct flight *f = flight(req);
+
+	direct_widen(req);
+	f->flags |= FLIGHT_PEER;
+	if (!fits) {
+		f->flags |= FLIGHT_REWRITE;
+		file->rewrites++;
+		/* It may end up cutting the file: nothing later must grow it. */
+		if (!(file->flags & ONEFD_FILE_BLOCKDEV) && f->high > file->size)
+			f->high = UINT64_MAX;
+		if ((file->flags & ONEFD_FILE_APPEND) || (req->rw_flags & RWF_APPEND))
+			f->low = 0;
+	}
+	list_push(&file->writes, &f->peer);
+	if (!file->rewrites || !must_wait(req))
+		return true;
+	f->flags |= FLIGHT_HELD;
+	file->held++;
+	return false;
+}
+
+/* Those that waited for the one that left, and for none before them. */
+static void release_held(struct onefd *loop, struct onefd_file *file)
+{
+	struct onefd_link *at = file->writes.next;
+
+	for (; file->held && at != &file->writes; at = at->next) {
+		struct flight *f = list_entry(at, struct flight, peer);
+		struct onefd_req *req = list_entry((uint64_t *)f, struct onefd_req, engine);
+
+		if (!(f->flags & FLIGHT_HELD) || must_wait(req))
+			continue;
+		f->flags &= ~FLIGHT_HELD;
+		file->held--;
+		list_push(&loop->requests.queued, &req->link);
+	}
+}
+
+static void leave_writes(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	struct onefd_file *file = req->file;
+
+	list_remove(&f->peer);
+	file->rewrites -= !!(f->flags & FLIGHT_REWRITE);
+	file->held -= !!(f->flags & FLIGHT_HELD);
+	f->flags &= ~(FLIGHT_PEER | FLIGHT_REWRITE | FLIGHT_HELD);
+	if (file->held)
+		release_held(loop, file);
+}
+
+/* ---- towards the engines ----------------------------------------------- */
+
+static void to_pool(struct sorted *sorted, struct onefd_req *req, enum lane lane,
+		    ssize_t (*work)(struct onefd_req *))
+{
+	flight(req)->lane = lane;
+	flight(req)->work = work;
+	list_push(&sorted->pool, &req->link);
+}
+
+/* Whether it may be submitted on the loop's thread, to the best of our knowledge. */
+static bool is_quick(struct onefd *loop, struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+	int way = file_way(req);
+	enum trust trust = file_trust(file);
+
+	if (flight(req)->flags & FLIGHT_WORKER || trust == TRUST_NEVER)
+		return false;
+	if (trust == TRUST_WARM && file->warm != WARM_DONE)
+		return false;
+	if (way && (file->flags & ONEFD_FILE_APPEND || req->rw_flags & RWF_APPEND))
+		return false;
+	if (flight(req)->cost > queue_of(req)->most ||
+	    flight(req)->high - (uint64_t)flight(req)->low > BATCH_BYTES)
+		return false;
+	if (loop->requests.flags & ONEFD_NO_NOWAIT || file->refused & 1u << way)
+		return false;
+	return !file_detour(file, way);
+}
+
+/* A direct transfer for which the device's window has room. */
+static void launch(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+	struct flight *f = flight(req);
+
+	if (is_quick(loop, req)) {
+		/* The caller's own RWF_NOWAIT means that -EAGAIN is an answer. */
+		if (!(req->rw_flags & RWF_NOWAIT))
+			f->flags |= FLIGHT_TRY;
+		list_push(&sorted->kaio, &req->link);
+		return;
+	}
+	if (!engine_kaio_reserve(&loop->requests.kaio_engine, req)) {
+		to_pool(sorted, req, LANE_DATA, work_transfer);
+		return;
+	}
+	if (file->warm == WARM_COLD && file_trust(file) == TRUST_WARM) {
+		file->warm = WARM_WARMING;
+		f->flags |= FLIGHT_WARM;
+	}
+	to_pool(sorted, req, LANE_DATA, engine_kaio_work);
+}
+
+static void to_device(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct onefd_device *queue = queue_of(req);
+	struct flight *f = flight(req);
+
+	f->cost = window_cost(queue, f->high - (uint64_t)f->low, req->file->extent);
+	if (list_empty(&queue->held) && window_admit(queue, f->cost)) {
+		f->flags |= FLIGHT_ADMITTED;
+		launch(loop, sorted, req);
+		return;
+	}
+	loop->stats.held++;
+	list_push(&queue->held, &req->link);
+}
+
+static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	bool fits = direct_fits(req), write = req->op == OP_WRITE;
+
+	if (write && !(f->flags & FLIGHT_PEER) && !join_writes(req, fits))
+		return;
+	if (write && !fits) {
+		loop->stats.rewritten++;
+		to_pool(sorted, req, LANE_DATA, direct_work_write);
+		return;
+	}
+	if (!write) {
+		direct_widen(req);
+		if (!fits) {
+			loop->stats.bounced++;
+			if (f->high - (uint64_t)f->low > DIRECT_BOUNCE_MOST) {
+				to_pool(sorted, req, LANE_DATA, direct_work_read);
+				return;
+			}
+			if (direct_bounce(req) < 0) {
+				route_finish(loop, req, -ENOMEM);
+				return;
+			}
+		}
+	}
+	if (loop->requests.kaio && f->high != (uint64_t)f->low)
+		to_device(loop, sorted, req);
+	else
+		to_pool(sorted, req, LANE_DATA, work_transfer);
+}
+
+static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	if (loop->requests.kaio && !(flight(req)->flags & FLIGHT_WORKER))
+		list_push(&sorted->kaio, &req->link);
+	else
+		to_pool(sorted, req, LANE_SYNC, work_fsync);
+}
+
+static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	if (flight(req)->flags & FLIGHT_ADMITTED) {
+		launch(loop, sorted, req);
+		return;
+	}
+	switch (req->op) {
+	case OP_READ:
+	case OP_WRITE:
+		if (req->file->flags & ONEFD_FILE_DIRECT)
+			route_direct(loop, sorted, req);
+		else
+			to_pool(sorted, req, LANE_DATA, work_transfer);
+		break;
+	case OP_FSYNC:
+	case OP_FDATASYNC:
+		route_sync(loop, sorted, req);
+		break;
+	case OP_POLL:
+		if (loop->requests.kaio)
+			list_push(&sorted->kaio, &req->link);
+		else
+			route_finish(loop, req, -EOPNOTSUPP);
+		break;
+	case OP_FALLOCATE:
+		to_pool(sorted, req, LANE_SYNC, work_call);
+		break;
+	default:
+		to_pool(sorted, req, LANE_CALL, work_call);
+	}
+}
+
+/* What waited for room, oldest first: a large one is not overtaken. */
+static void admit_held(struct onefd *loop, struct sorted *sorted)
+{
+	struct onefd_link *devices = &loop->windows.devices;
+
+	for (struct onefd_link *at = devices->next; at != devices; at = at->next) {
+		struct onefd_device *queue = list_entry(at, struct onefd_device, link);
+
+		while (!list_empty(&queue->held)) {
+			struct onefd_req *req =
+				list_entry(queue->held.next, struct onefd_req, link);
+
+			if (!window_admit(queue, flight(req)->cost))
+				break;
+			list_remove(&req->link);
+			flight(req)->flags |= FLIGHT_ADMITTED;
+			launch(loop, sorted, req);
+		}
+	}
+}
+
+/*
+ * The last io_submit() took long. Was the queue full, though it should not
+ * have been? Then its window is too wide. Else the files needed something
+ * from the disk first, and go to workers for a while.
+ */
+static void blame(struct onefd *loop, struct engine_kaio *kaio)
+{
+	struct onefd_device *narrowed = NULL;
+	struct onefd_link *at = kaio->out.prev;
+
+	for (uint32_t i = 0; i < kaio->last_count; i++, at = at->prev) {
+		struct onefd_req *req = list_entry(at, struct onefd_req, link);
+
+		if (!is_transfer(req) || queue_of(req) == narrowed)
+			continue;
+		if (window_narrow(queue_of(req))) {
+			narrowed = queue_of(req);
+			loop->stats.narrowed++;
+		} else {
+			loop->stats.demoted += file_blocked(req->file, file_way(req), true);
+		}
+	}
+}
+
+/* What a turn may spend on submitting before it looks at its other events. */
+#define SEND_NS 1000000
+
+static int send(struct onefd *loop, struct sorted *sorted)
+{
+	struct requests *requests = &loop->requests;
+	uint64_t spent = 0;
+	int sent = 0, n = 0;
+
+	if (!list_empty(&sorted->pool))
+		sent = requests->pool->ops->submit(requests->pool, &sorted->pool);
+	while (!list_empty(&sorted->kaio) && spent < SEND_NS) {
+		n = requests->kaio->ops->submit(requests->kaio, &sorted->kaio);
+		if (n == 0)
+			break;	/* no slot: each completion tries again */
+		sent += n;
+		spent += requests->kaio_engine.last_ns;
+		if (requests->kaio_engine.last_slow)
+			blame(loop, &requests->kaio_engine);
+	}
+	list_splice(&requests->backlog, &sorted->kaio);
+	return sent;
+}
+
+int route_flush(struct onefd *loop)
+{
+	struct requests *requests = &loop->requests;
+	struct onefd_link *link;
+	struct sorted sorted;
+
+	list_init(&sorted.kaio);
+	list_init(&sorted.pool);
+	list_splice(&sorted.kaio, &requests->backlog);
+	admit_held(loop, &sorted);
+	while ((link = list_pop(&requests->queued)))
+		route_one(loop, &sorted, list_entry(link, struct onefd_req, link));
+	return send(loop, &sorted);
+}
+
+/* ---- back from the engines --------------------------------------------- */
+
+static void settle(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	if (f->flags & FLIGHT_ADMITTED)
+		window_release(queue_of(req), f->cost);
+	if (f->bounce)
+		direct_unbounce(req);
+	if (f->flags & FLIGHT_PEER)
+		leave_writes(loop, req);
+	f->flags = 0;
+}
+
+void route_finish(struct onefd *loop, struct onefd_req *req, ssize_t res)
+{
+	req->res = res;
+	settle(loop, req);
+	req->state = STATE_DONE;
+	list_push(&loop->requests.done, &req->link);
+}
+
+/* NOWAIT may stop half-way. A short count that is not the end of the file, as
+ * far as we know it, is done again as a whole: the buffer is still ours. */
+static bool stopped_half_way(const struct onefd_req *req, uint64_t asked)
+{
+	return req->res > 0 && (uint64_t)req->res < asked &&
+	       req->res % req->file->off_align == 0 &&
+	       (uint64_t)(req->offset + req->res) != req->file->size;
+}
+
+/* Whether what came of a try is no answer, but a reason to ask a worker. */
+static bool would_block(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	struct onefd_file *file = req->file;
+
+	switch (req->res) {
+	case -EAGAIN:
+		loop->stats.nowait_again++;
+		break;
+	case -EOPNOTSUPP:
+		loop->stats.nowait_refused++;
+		file->refused |= (uint16_t)(1u << file_way(req));
+		return true;
+	case -EINVAL:	/* before Linux 4.13 it is NOWAIT that is invalid */
+		break;
+	default:
+		if (stopped_half_way(req, f->high - (uint64_t)f->low))
+			break;
+		file_flowed(file, file_way(req));
+		return false;
+	}
+	loop->stats.demoted += file_blocked(file, file_way(req), false);
+	return true;
+}
+
+static void again(struct onefd *loop, struct onefd_req *req)
+{
+	flight(req)->flags &= FLIGHT_ADMITTED | FLIGHT_PEER | FLIGHT_REWRITE;
+	flight(req)->flags |= FLIGHT_WORKER;
+	req->state = STATE_QUEUED;
+	list_push(&loop->requests.queued, &req->link);
+}
+
+static void note(struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+	uint64_t end = (uint64_t)req->offset + (uint64_t)req->res;
+
+	if (flight(req)->flags & FLIGHT_WARM) {
+		if (req->res == -ECANCELED)
+			file->warm = WARM_COLD;
+		else
+			file_warmed(file, flight(req)->extents);
+	}
+	if (req->op == OP_WRITE && req->res > 0 && end > file->size)
+		file->size = end;
+}
+
+void route_land(struct onefd *loop, struct onefd_req *req)
+{
+	uint32_t flags = flight(req)->flags;
+
+	if (is_transfer(req)) {
+		note(req);
+		if (flags & FLIGHT_TRY && would_block(loop, req)) {
+			again(loop, req);
+			return;
+		}
+	}
+	/* UNTESTED: before Linux 4.18 kernel AIO has no fsync. */
+	if (req->op <= OP_FDATASYNC && req->op >= OP_FSYNC && req->res == -EINVAL &&
+	    !(flags & FLIGHT_WORKER)) {
+		again(loop, req);
+		return;
+	}
+	route_finish(loop, req, req->res);
+}

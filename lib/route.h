@@ -1,0 +1,19 @@
+/*
+ * route.h - which engine takes a request, and what follows -EAGAIN.
+ */
+#ifndef ONEFD_ROUTE_H
+#define ONEFD_ROUTE_H
+
+#include "engine.h"
+
+/* Sends what is queued as far as windows and slots allow; how many went. */
+int route_flush(struct onefd *loop);
+
+/* What an engine handed back: either it is done, and then stands at the end of
+ * requests.done, or it goes another way and is queued again. */
+void route_land(struct onefd *loop, struct onefd_req *req);
+
+/* Takes a queued request back: it is done with @res. */
+void route_finish(struct onefd *loop, struct onefd_req *req, ssize_t res);
+
+#endif
