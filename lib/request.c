@@ -1,42 +1,342 @@
 /*
- * request.c - a request's life. None is accepted yet: nothing is ever out.
+ * request.c - a request's life: prepared, queued, out, done.
+ *
+ * Which engine takes it is route.c's business. Here stands the law: whatever
+ * submit accepted is called back once, from dispatch and nowhere else.
  */
 #include "request.h"
 
-#include "core.h"
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
 
-int requests_open(struct onefd *loop, const struct onefd_config *config)
+#include "core.h"
+#include "route.h"
+#include "sys.h"
+
+#define DEFAULT_DEPTH 128
+#define DEFAULT_THREADS 4
+
+/* ---- preparation ------------------------------------------------------- */
+
+static void prep(struct onefd_req *req, enum op op, struct onefd_file *file, off_t offset)
 {
-	(void)config;
-	list_init(&loop->requests.queued);
-	list_init(&loop->requests.done);
+	void *data = req->data;
+
+	memset(req, 0, sizeof *req);
+	req->data = data;
+	req->op = (uint8_t)op;
+	req->file = file;
+	req->offset = offset;
+	req->iov = &req->one;
+	list_init(&req->link);
+}
+
+static void prep_one(struct onefd_req *req, enum op op, struct onefd_file *file,
+		     void *buf, size_t len, off_t offset)
+{
+	prep(req, op, file, offset);
+	req->one.iov_base = buf;
+	req->one.iov_len = len;
+	req->iovcnt = 1;
+}
+
+void onefd_prep_pread(struct onefd_req *req, struct onefd_file *file,
+		      void *buf, size_t len, off_t offset)
+{
+	prep_one(req, OP_READ, file, buf, len, offset);
+}
+
+void onefd_prep_pwrite(struct onefd_req *req, struct onefd_file *file,
+		       const void *buf, size_t len, off_t offset)
+{
+	prep_one(req, OP_WRITE, file, (void *)(uintptr_t)buf, len, offset);
+}
+
+void onefd_prep_preadv(struct onefd_req *req, struct onefd_file *file,
+		       const struct iovec *iov, size_t iovcnt, off_t offset)
+{
+	prep(req, OP_READ, file, offset);
+	req->iov = iov;
+	req->iovcnt = iovcnt;
+}
+
+void onefd_prep_pwritev(struct onefd_req *req, struct onefd_file *file,
+			const struct iovec *iov, size_t iovcnt, off_t offset)
+{
+	prep(req, OP_WRITE, file, offset);
+	req->iov = iov;
+	req->iovcnt = iovcnt;
+}
+
+void onefd_prep_fsync(struct onefd_req *req, struct onefd_file *file, int datasync)
+{
+	prep(req, datasync ? OP_FDATASYNC : OP_FSYNC, file, 0);
+}
+
+void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events)
+{
+	prep(req, OP_POLL, NULL, 0);
+	flight(req)->call.fd = fd;
+	flight(req)->call.flags = (int)events;
+}
+
+void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
+		       int flags, mode_t mode)
+{
+	prep(req, OP_OPENAT, NULL, 0);
+	flight(req)->call = (struct call){
+		.path = path, .fd = dirfd, .flags = flags, .mode = mode,
+	};
+}
+
+void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
+		      int flags, unsigned mask, struct statx *buf)
+{
+	prep(req, OP_STATX, NULL, 0);
+	flight(req)->call = (struct call){
+		.path = path, .buf = buf, .fd = dirfd, .flags = flags, .mask = mask,
+	};
+}
+
+void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
+			  int mode, off_t offset, off_t len)
+{
+	prep(req, OP_FALLOCATE, file, offset);
+	flight(req)->call.flags = mode;
+	flight(req)->call.length = len;
+}
+
+void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)
+{
+	prep(req, OP_CALL, NULL, 0);
+	flight(req)->call.fn = call;
+	flight(req)->call.buf = arg;
+}
+
+/* ---- submission -------------------------------------------------------- */
+
+static int check_buffers(const struct onefd_req *req)
+{
+	size_t sum = 0;
+
+	if (!req->iov || req->iovcnt > IOV_MAX || req->offset < 0)
+		return -EINVAL;
+	for (size_t i = 0; i < req->iovcnt; i++) {
+		if (req->iov[i].iov_len > SSIZE_MAX - sum)
+			return -EINVAL;
+		sum += req->iov[i].iov_len;
+	}
+	return sum > (uint64_t)INT64_MAX - (uint64_t)req->offset ? -EINVAL : 0;
+}
+
+static int check(const struct onefd *loop, const struct onefd_req *req)
+{
+	const struct call *call = &flight((struct onefd_req *)(uintptr_t)req)->call;
+
+	switch (req->op) {
+	case OP_READ:
+	case OP_WRITE:
+		if (!req->file || req->file->loop != loop)
+			return -EINVAL;
+		return check_buffers(req);
+	case OP_FSYNC:
+	case OP_FDATASYNC:
+	case OP_FALLOCATE:
+		return req->file && req->file->loop == loop ? 0 : -EINVAL;
+	case OP_POLL:
+		return 0;
+	case OP_OPENAT:
+		return call->path ? 0 : -EINVAL;
+	case OP_STATX:
+		return call->path && call->buf ? 0 : -EINVAL;
+	case OP_CALL:
+		return call->fn ? 0 : -EINVAL;
+	default:
+		return -EINVAL;
+	}
+}
+
+int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
+{
+	int r;
+
+	if (!loop || !req || !fn)
+		return -EINVAL;
+	if (!loop_is_ours(loop))
+		return -ECHILD;
+	if (req->state != STATE_PREPARED)
+		return -EBUSY;
+	r = check(loop, req);
+	if (r < 0)
+		return r;
+	req->fn = fn;
+	req->loop = loop;
+	req->state = STATE_QUEUED;
+	/* A host that waits on the descriptor must be told that a turn is due. */
+	if (loop->embedded && !loop->dispatching && list_empty(&loop->requests.queued))
+		wake_signal(&loop->wake);
+	list_push(&loop->requests.queued, &req->link);
+	loop->requests.out++;
+	loop->stats.submitted++;
+	return 0;
+}
+
+int onefd_cancel(struct onefd_req *req)
+{
+	struct onefd *loop = req ? req->loop : NULL;
+
+	if (!loop || req->state == STATE_PREPARED)
+		return -EINVAL;
+	if (!loop_is_ours(loop))
+		return -ECHILD;
+	if (req->state == STATE_QUEUED) {
+		list_remove(&req->link);
+		route_finish(loop, req, -ECANCELED);
+		if (loop->embedded && !loop->dispatching)
+			wake_signal(&loop->wake);
+		return 0;
+	}
+	if (req->state == STATE_DONE)
+		return -EBUSY;
+	return flight(req)->engine->ops->cancel(flight(req)->engine, req);
+}
+
+int onefd_flush(struct onefd *loop)
+{
+	int sent;
+
+	if (!loop)
+		return -EINVAL;
+	if (!loop_is_ours(loop))
+		return -ECHILD;
+	sent = requests_flush(loop);
+	if (loop->embedded && !loop->dispatching && requests_ready(loop))
+		wake_signal(&loop->wake);
+	return sent;
+}
+
+size_t onefd_pending(const struct onefd *loop)
+{
+	return loop && loop_is_ours(loop) ? loop->requests.out : 0;
+}
+
+/* ---- the loop's part --------------------------------------------------- */
+
+int requests_open(struct onefd *loop, const struct onefd_config *asked)
+{
+	struct requests *requests = &loop->requests;
+	struct onefd_config config = *asked;
+	int r;
+
+	if (!config.depth)
+		config.depth = DEFAULT_DEPTH;
+	if (!config.threads)
+		config.threads = DEFAULT_THREADS;
+	list_init(&requests->queued);
+	list_init(&requests->backlog);
+	list_init(&requests->done);
+	windows_open(&loop->windows);
+	requests->flags = config.flags;
+	r = engine_pool_open(&requests->pool_engine, loop, config.threads);
+	if (r < 0)
+		return r;
+	requests->pool = &requests->pool_engine.engine;
+	if (config.flags & ONEFD_NO_KAIO)
+		requests->kaio_error = -EOPNOTSUPP;
+	else
+		requests->kaio_error = engine_kaio_open(&requests->kaio_engine, loop,
+							&config, loop->wake.fd);
+	if (requests->kaio_error == 0)
+		requests->kaio = &requests->kaio_engine.engine;
 	return 0;
 }
 
 void requests_close(struct onefd *loop)
 {
-	(void)loop;
+	struct requests *requests = &loop->requests;
+
+	if (requests->kaio)
+		requests->kaio->ops->close(requests->kaio);
+	requests->pool->ops->close(requests->pool);
+	windows_close(&loop->windows);
 }
 
 bool requests_ready(struct onefd *loop)
 {
-	return !list_empty(&loop->requests.done);
+	struct requests *requests = &loop->requests;
+
+	if (!requests->out)
+		return false;
+	return !list_empty(&requests->done) || !list_empty(&requests->queued) ||
+	       (!list_empty(&requests->backlog) &&
+		engine_kaio_has_slot(&requests->kaio_engine)) ||
+	       requests->pool->ops->ready(requests->pool) ||
+	       (requests->kaio && requests->kaio->ops->ready(requests->kaio));
 }
 
 int requests_flush(struct onefd *loop)
 {
-	(void)loop;
-	return 0;
+	struct requests *requests = &loop->requests;
+
+	if (!requests->out)
+		return 0;
+	return route_flush(loop);
+}
+
+static void reap(struct onefd *loop, struct engine *engine)
+{
+	struct onefd_link landed, *link;
+
+	list_init(&landed);
+	engine->ops->reap(engine, &landed);
+	while ((link = list_pop(&landed)))
+		route_land(loop, list_entry(link, struct onefd_req, link));
+}
+
+static void count(struct onefd_stats *stats, const struct onefd_req *req)
+{
+	stats->completed++;
+	stats->cancelled += req->res == -ECANCELED;
+	switch (req->op) {
+	case OP_READ:
+		stats->reads++;
+		break;
+	case OP_WRITE:
+		stats->writes++;
+		break;
+	case OP_FSYNC:
+	case OP_FDATASYNC:
+		stats->syncs++;
+		break;
+	case OP_POLL:
+		stats->polls++;
+		break;
+	default:
+		stats->calls++;
+	}
 }
 
 int requests_dispatch(struct onefd *loop, uint32_t budget)
 {
-	(void)loop;
-	(void)budget;
-	return 0;
-}
+	struct requests *requests = &loop->requests;
+	struct onefd_link *link;
+	int ran = 0;
 
-size_t onefd_pending(const struct onefd *loop)
-{
-	return loop ? loop->requests.out : 0;
+	if (!requests->out)
+		return 0;
+	reap(loop, requests->pool);
+	if (requests->kaio)
+		reap(loop, requests->kaio);
+	while (budget-- && (link = list_pop(&requests->done))) {
+		struct onefd_req *req = list_entry(link, struct onefd_req, link);
+
+		count(&loop->stats, req);
+		requests->out--;
+		/* From here the request is the caller's: fn may free it. */
+		req->state = STATE_PREPARED;
+		req->fn(req);
+		ran++;
+	}
+	return ran;
 }

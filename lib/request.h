@@ -4,15 +4,23 @@
 
 #include <stdbool.h>
 
+#include "engine_kaio.h"
+#include "engine_pool.h"
 #include "list.h"
 
 struct requests {
 	struct onefd_link queued;	/* submitted, not yet sent anywhere */
+	struct onefd_link backlog;	/* for kernel AIO, which had no slot */
 	struct onefd_link done;		/* res is final, callbacks due */
 	size_t out;			/* submitted, callback not started */
-	struct engine *kaio, *pool;
+	uint32_t flags;			/* onefd_config.flags */
+	int kaio_error;			/* why there is no kernel AIO; 0: there is */
+	struct engine *kaio, *pool;	/* kaio NULL: not there */
+	struct engine_kaio kaio_engine;
+	struct engine_pool pool_engine;
 };
 
+/* Without kernel AIO it works on; -ENOMEM. */
 int requests_open(struct onefd *loop, const struct onefd_config *config);
 void requests_close(struct onefd *loop);	/* nothing may be out */
 

@@ -1,0 +1,198 @@
+/*
+ * describe.c - what was chosen, and why, in words.
+ *
+ * For people: its lines may change, and nothing in the library reads them.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core.h"
+#include "direct.h"
+#include "file.h"
+#include "sys.h"
+
+static void sysctl_value(const struct onefd *loop, const char *name, char *text, size_t size)
+{
+	char path[64];
+	int n = -ENOENT;
+
+	snprintf(path, sizeof path, "/proc/sys/fs/%s", name);
+	if (!(loop->requests.flags & ONEFD_NO_PROC))
+		n = sys.read_text(path, text, size);
+	if (n <= 0)
+		snprintf(text, size, "unknown");
+	text[strcspn(text, "\n")] = '\0';
+}
+
+static void describe_limits(const struct onefd *loop, FILE *out)
+{
+	char most[32], used[32];
+
+	sysctl_value(loop, "aio-max-nr", most, sizeof most);
+	sysctl_value(loop, "aio-nr", used, sizeof used);
+	fprintf(out, "  fs.aio-max-nr is %s, of which fs.aio-nr = %s are in use by all processes\n",
+		most, used);
+}
+
+static void describe_no_kaio(const struct onefd *loop, FILE *out)
+{
+	int error = loop->requests.kaio_error;
+
+	fprintf(out, "kernel AIO: none, so workers do all file I/O: ");
+	if (loop->requests.flags & ONEFD_NO_KAIO) {
+		fprintf(out, "switched off (ONEFD_NO_KAIO)\n");
+	} else if (error == -EAGAIN) {
+		fprintf(out, "fs.aio-max-nr is spent; raise it with sysctl\n");
+		describe_limits(loop, out);
+	} else {
+		fprintf(out, "io_setup: %s\n", strerror(-error));
+	}
+}
+
+static void describe_kaio(const struct onefd *loop, FILE *out)
+{
+	const struct engine_kaio *kaio = &loop->requests.kaio_engine;
+	const struct context *context = &kaio->context;
+
+	fprintf(out, "kernel AIO: yes, up to %u requests in the kernel\n", kaio->cap);
+	if (context->refused)
+		fprintf(out, "  fewer than asked for: fs.aio-max-nr is nearly spent; "
+			     "raise it with sysctl\n");
+	describe_limits(loop, out);
+	if (context->ring)
+		fprintf(out, "completions: from the ring at %p, without a system call\n",
+			(void *)context->ring);
+	else
+		fprintf(out, "completions: by io_getevents: %s\n", context->ring_why);
+	if (context->moved_why)
+		fprintf(out, "  not at the address asked for: %s\n", context->moved_why);
+	fprintf(out, "RWF_NOWAIT: %s\n", loop->requests.flags & ONEFD_NO_NOWAIT ?
+		"switched off (ONEFD_NO_NOWAIT): workers submit" :
+		"tried on direct transfers; a worker submits what would block");
+}
+
+static void describe_pool(const struct onefd *loop, FILE *out)
+{
+	static const char *const names[LANES] = { "data", "sync", "call" };
+	const struct engine_pool *pool = &loop->requests.pool_engine;
+
+	fprintf(out, "workers: up to %u of each kind, now", pool->most);
+	for (int i = 0; i < LANES; i++)
+		fprintf(out, " %s %u", names[i], pool->lanes[i].threads);
+	fprintf(out, "\n");
+	if (pool->alone)
+		fprintf(out, "  threads could not be made: some calls ran, and blocked, on the "
+			     "loop's thread\n");
+}
+
+static void describe_device(const struct onefd_device *device, FILE *out)
+{
+	fprintf(out, "device %u:%u%s%s: ", device->major, device->minor,
+		device->name[0] ? ", " : "", device->name);
+	if (device->queue != device) {
+		fprintf(out, "shares the window of %u:%u\n", device->queue->major,
+			device->queue->minor);
+		return;
+	}
+	fprintf(out, "window %u block requests of up to %llu KiB, %u in use; ", device->limit,
+		(unsigned long long)device->chunk / 1024, device->used);
+	if (device->nr_requests)
+		fprintf(out, "its queue holds %u (nr_requests)\n", device->nr_requests);
+	else
+		fprintf(out, "its queue is unknown: a default\n");
+	if (device->limit < device->most)
+		fprintf(out, "  narrowed from %u after slow submissions\n", device->most);
+}
+
+static void describe_counts(const struct onefd_stats *stats, FILE *out)
+{
+	fprintf(out, "requests: %llu submitted, %llu completed, %llu cancelled; "
+		     "most in the kernel at once %llu\n",
+		(unsigned long long)stats->submitted, (unsigned long long)stats->completed,
+		(unsigned long long)stats->cancelled,
+		(unsigned long long)stats->in_flight_most);
+	fprintf(out, "sent: %llu to kernel AIO in %llu calls, %llu to workers; would have "
+		     "blocked %llu, waited for a window %llu\n",
+		(unsigned long long)stats->kaio, (unsigned long long)stats->submit_calls,
+		(unsigned long long)stats->pool, (unsigned long long)stats->nowait_again,
+		(unsigned long long)stats->held);
+	fprintf(out, "longest: io_submit %.3f ms, turn %.3f ms\n",
+		(double)stats->submit_ns.max / 1e6, (double)stats->turn_ns.max / 1e6);
+}
+
+int onefd_describe(const struct onefd *loop, FILE *out)
+{
+	if (!loop || !out)
+		return -EINVAL;
+	if (!loop_is_ours(loop))
+		return -ECHILD;
+	fprintf(out, "onefd %s\n", onefd_version());
+	if (loop->requests.kaio)
+		describe_kaio(loop, out);
+	else
+		describe_no_kaio(loop, out);
+	describe_pool(loop, out);
+	for (const struct onefd_link *at = loop->windows.devices.next;
+	     at != &loop->windows.devices; at = at->next)
+		describe_device(list_entry(at, const struct onefd_device, link), out);
+	describe_counts(&loop->stats, out);
+	return ferror(out) ? -EIO : 0;
+}
+
+static const char *direct_way(const struct onefd_file *file)
+{
+	if (!file->loop->requests.kaio)
+		return "by a worker: there is no kernel AIO";
+	switch (file_trust(file)) {
+	case TRUST_NOWAIT:
+		return "kernel AIO, submitted by the loop: RWF_NOWAIT is honest here; "
+		       "a worker submits what would block";
+	case TRUST_WARM:
+		if (file->warm == WARM_DONE)
+			return "kernel AIO, submitted by the loop: its extents are in memory; "
+			       "a worker submits what would block";
+		return "kernel AIO, at first submitted by a worker, until that has read the "
+		       "file's extents in";
+	default:
+		return "kernel AIO, submitted by a worker: io_submit may block on this file "
+		       "system whatever it is told";
+	}
+}
+
+static void describe_verdict(const struct onefd_file *file, int way, FILE *out)
+{
+	static const char *const names[] = { "reads", "writes" };
+
+	if (file->refused & 1u << way)
+		fprintf(out, "%s: RWF_NOWAIT is refused, a worker submits them\n", names[way]);
+	if (file->detour[way])
+		fprintf(out, "%s: the next %u go to a worker at once, for earlier ones would "
+			     "have blocked\n", names[way], file->detour[way]);
+}
+
+int onefd_file_describe(const struct onefd_file *file, FILE *out)
+{
+	if (!file || !out || !file->loop)
+		return -EINVAL;
+	if (!loop_is_ours(file->loop))
+		return -ECHILD;
+	fprintf(out, "kind: %s%s%s\n",
+		file->flags & ONEFD_FILE_BLOCKDEV ? "block device" : "regular file",
+		file->flags & ONEFD_FILE_DIRECT ? ", O_DIRECT" : ", buffered",
+		file->flags & ONEFD_FILE_APPEND ? ", O_APPEND" : "");
+	if (file->flags & ONEFD_FILE_DIRECT) {
+		fprintf(out, "alignment: addresses %u bytes, offsets and lengths %u; others pass "
+			     "through aligned memory\n", file->mem_align, file->off_align);
+		fprintf(out, "transfers: %s\n", direct_way(file));
+		if (file->extent)
+			fprintf(out, "extents: %llu KiB each on average\n",
+				(unsigned long long)file->extent / 1024);
+	} else {
+		fprintf(out, "transfers: by a worker, for buffered io_submit blocks\n");
+	}
+	describe_verdict(file, 0, out);
+	describe_verdict(file, 1, out);
+	describe_device(file->device, out);
+	return ferror(out) ? -EIO : 0;
+}
