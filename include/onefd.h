@@ -374,7 +374,7 @@ struct onefd_req {
 	onefd_req_fn *fn;
 	struct onefd *loop;
 	struct onefd_link link;
-	uint64_t engine[28];	/* the engine's own view, a struct iocb say */
+	uint64_t engine[30];	/* the engine's own view, a struct iocb say */
 };
 
 /*

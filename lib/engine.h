@@ -88,6 +88,7 @@ struct flight {
 	struct engine *engine;		/* while OUT */
 	uint32_t flags;
 	uint32_t cost;			/* block requests it takes of the window */
+	uint64_t bytes;			/* that a direct transfer asks the device for */
 	void *bounce;			/* aligned memory of an unaligned read */
 	off_t low;			/* the range in whole blocks: of a bounce, */
 	uint64_t high;			/* or of a write in its file's ring */

@@ -99,7 +99,7 @@ static long gather(struct engine_kaio *kaio, struct onefd_link *list, uint64_t *
 		struct onefd_req *req = list_entry(at, struct onefd_req, link);
 
 		fill(kaio, req);
-		*bytes += flight(req)->high - (uint64_t)flight(req)->low;
+		*bytes += flight(req)->bytes;
 		kaio->batch[count++] = &flight(req)->iocb;
 	}
 	return count;
@@ -216,7 +216,8 @@ static bool kaio_ready(struct engine *engine)
 {
 	struct engine_kaio *kaio = kaio_of(engine);
 
-	return !list_empty(&kaio->refused) || context_ready(&kaio->context);
+	return !list_empty(&kaio->refused) ||
+	       (kaio->in_flight && context_ready(&kaio->context));
 }
 
 /* The kernel takes back polls only; for file I/O its answer is -EINVAL. */

@@ -136,12 +136,19 @@ static bool returned(struct onefd_req *req)
 	return true;
 }
 
+static bool pool_ready(struct engine *engine)
+{
+	return atomic_load_explicit(&pool_of(engine)->handed, memory_order_relaxed);
+}
+
 static void pool_reap(struct engine *engine, struct onefd_link *done)
 {
-	struct engine_pool *pool = pool_of(engine);
-	struct onefd_req *req = atomic_exchange_explicit(&pool->handed, NULL,
-							 memory_order_acquire);
 	struct onefd_link *after = done->prev;
+	struct onefd_req *req;
+
+	if (!pool_ready(engine))
+		return;
+	req = atomic_exchange_explicit(&pool_of(engine)->handed, NULL, memory_order_acquire);
 
 	/* The stack is newest first: each goes before the one handed later. */
 	while (req) {
@@ -151,11 +158,6 @@ static void pool_reap(struct engine *engine, struct onefd_link *done)
 			list_push(after->next, &req->link);
 		req = older;
 	}
-}
-
-static bool pool_ready(struct engine *engine)
-{
-	return atomic_load_explicit(&pool_of(engine)->handed, memory_order_relaxed);
 }
 
 static int pool_cancel(struct engine *engine, struct onefd_req *req)

@@ -32,6 +32,11 @@ static bool is_transfer(const struct onefd_req *req)
 	return req->op == OP_READ || req->op == OP_WRITE;
 }
 
+static bool appends(const struct onefd_req *req)
+{
+	return req->file->flags & ONEFD_FILE_APPEND || req->rw_flags & RWF_APPEND;
+}
+
 static struct onefd_device *queue_of(const struct onefd_req *req)
 {
 	return req->file->device->queue;
@@ -79,8 +84,10 @@ static bool join_writes(struct onefd_req *req, bool fits)
 		/* It may end up cutting the file: nothing later must grow it. */
 		if (!(file->flags & ONEFD_FILE_BLOCKDEV) && f->high > file->size)
 			f->high = UINT64_MAX;
-		if ((file->flags & ONEFD_FILE_APPEND) || (req->rw_flags & RWF_APPEND))
-			f->low = 0;
+	}
+	if (appends(req)) {	/* somewhere */
+		f->low = 0;
+		f->high = UINT64_MAX;
 	}
 	list_push(&file->writes, &f->peer);
 	if (!file->rewrites || !must_wait(req))
@@ -141,10 +148,9 @@ static bool is_quick(struct onefd *loop, struct onefd_req *req)
 		return false;
 	if (trust == TRUST_WARM && file->warm != WARM_DONE)
 		return false;
-	if (way && (file->flags & ONEFD_FILE_APPEND || req->rw_flags & RWF_APPEND))
+	if (way && appends(req))
 		return false;
-	if (flight(req)->cost > queue_of(req)->most ||
-	    flight(req)->high - (uint64_t)flight(req)->low > BATCH_BYTES)
+	if (flight(req)->cost > queue_of(req)->most || flight(req)->bytes > BATCH_BYTES)
 		return false;
 	if (loop->requests.flags & ONEFD_NO_NOWAIT || file->refused & 1u << way)
 		return false;
@@ -180,7 +186,7 @@ static void to_device(struct onefd *loop, struct sorted *sorted, struct onefd_re
 	struct onefd_device *queue = queue_of(req);
 	struct flight *f = flight(req);
 
-	f->cost = window_cost(queue, f->high - (uint64_t)f->low, req->file->extent);
+	f->cost = window_cost(queue, f->bytes, req->file->extent);
 	if (list_empty(&queue->held) && window_admit(queue, f->cost)) {
 		f->flags |= FLIGHT_ADMITTED;
 		launch(loop, sorted, req);
@@ -188,6 +194,25 @@ static void to_device(struct onefd *loop, struct sorted *sorted, struct onefd_re
 	}
 	loop->stats.held++;
 	list_push(&queue->held, &req->link);
+}
+
+/* A direct read that does not fit as it is; false: it has gone elsewhere. */
+static bool widen_read(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	loop->stats.bounced++;
+	direct_widen(req);
+	f->bytes = f->high - (uint64_t)f->low;
+	if (f->bytes > DIRECT_BOUNCE_MOST) {
+		to_pool(sorted, req, LANE_DATA, direct_work_read);
+		return false;
+	}
+	if (direct_bounce(req) < 0) {
+		route_finish(loop, req, -ENOMEM);
+		return false;
+	}
+	return true;
 }
 
 static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
@@ -202,21 +227,10 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 		to_pool(sorted, req, LANE_DATA, direct_work_write);
 		return;
 	}
-	if (!write) {
-		direct_widen(req);
-		if (!fits) {
-			loop->stats.bounced++;
-			if (f->high - (uint64_t)f->low > DIRECT_BOUNCE_MOST) {
-				to_pool(sorted, req, LANE_DATA, direct_work_read);
-				return;
-			}
-			if (direct_bounce(req) < 0) {
-				route_finish(loop, req, -ENOMEM);
-				return;
-			}
-		}
-	}
-	if (loop->requests.kaio && f->high != (uint64_t)f->low)
+	f->bytes = req_length(req);
+	if (!fits && !widen_read(loop, sorted, req))
+		return;
+	if (loop->requests.kaio && f->bytes)
 		to_device(loop, sorted, req);
 	else
 		to_pool(sorted, req, LANE_DATA, work_transfer);
@@ -395,7 +409,7 @@ static bool would_block(struct onefd *loop, struct onefd_req *req)
 	case -EINVAL:	/* before Linux 4.13 it is NOWAIT that is invalid */
 		break;
 	default:
-		if (stopped_half_way(req, f->high - (uint64_t)f->low))
+		if (stopped_half_way(req, f->bytes))
 			break;
 		file_flowed(file, file_way(req));
 		return false;
