@@ -17,13 +17,14 @@ static int fds_before;
 static inline void make_loop(void)
 {
 	fds_before = count_fds();
-	must(onefd_new(&loop, NULL));
+	must(onefd_new(&loop, test_config()));
 }
 
 static inline void make_small_loop(void)
 {
-	struct onefd_config config = { .budget = SMALL_BUDGET };
+	struct onefd_config config = *test_config();
 
+	config.budget = SMALL_BUDGET;
 	fds_before = count_fds();
 	must(onefd_new(&loop, &config));
 }
