@@ -137,7 +137,8 @@ int onefd_flush(struct onefd *loop);
 /*
  * Dispatches until no request is out and no task undelivered, @timeout_ms
  * milliseconds at most (< 0: without limit). Every callback runs as usual.
- * -ETIMEDOUT: some are still out; -EBUSY: called from inside a callback.
+ * -ETIMEDOUT: some are still out; -EBUSY: called from inside a callback; others
+ * as onefd_dispatch().
  */
 int onefd_drain(struct onefd *loop, int timeout_ms);
 
@@ -476,7 +477,8 @@ int onefd_stats(const struct onefd *loop, struct onefd_stats *stats, size_t size
  * -EIO: @out is in error. */
 int onefd_describe(const struct onefd *loop, FILE *out);
 
-/* The same for one file: how its requests would travel, and why. */
+/* The same for one file: how its requests would travel, and why. Errors as
+ * onefd_describe(). */
 int onefd_file_describe(const struct onefd_file *file, FILE *out);
 
 #ifdef __cplusplus
