@@ -86,7 +86,7 @@ struct onefd_config {
  * onefd_describe().
  * -EINVAL: an unknown flag, a reserved word not zero, depth over 65536,
  * threads over 1024, ring_address not page-aligned; -EMFILE, -ENFILE: out of
- * descriptors (it takes three); -ENOMEM.
+ * descriptors (it takes three); -ENOMEM; -ENOSPC: as for a watch.
  */
 int onefd_new(struct onefd **ret, const struct onefd_config *config);
 
@@ -246,7 +246,8 @@ void onefd_signal_init(struct onefd_signal *signal, int signo,
  * elsewhere; ONEFD_SIGNAL_BLOCK in @flags blocks it in this one, and it stays
  * blocked after the stop: one that arrives late does not kill.
  * -EINVAL: not blocked here, not a signal, SIGKILL or SIGSTOP, no fn, unknown
- * flags; -EBUSY: started already; -EMFILE, -ENFILE, -ENOMEM.
+ * flags; -EBUSY: started already; -EMFILE, -ENFILE, -ENOMEM; -ENOSPC: as for a
+ * watch.
  */
 int onefd_signal_start(struct onefd *loop, struct onefd_signal *signal,
 		       unsigned flags);
@@ -278,7 +279,7 @@ void onefd_child_init(struct onefd_child *child, pid_t pid, onefd_child_fn *fn);
  * Reaps the process when it ends and calls fn once; it is stopped by then.
  * -EINVAL: pid not positive, no fn; -EBUSY: started already; -ESRCH: no such
  * process (a zombie counts as one); -ENOSYS: no pidfd_open (before Linux 5.3);
- * -EMFILE, -ENFILE, -ENOMEM.
+ * -EMFILE, -ENFILE, -ENOMEM; -ENOSPC: as for a watch.
  */
 int onefd_child_start(struct onefd *loop, struct onefd_child *child);
 
@@ -421,9 +422,10 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * "full": past the depth, requests wait in their own memory. The kernel sees
  * it at the end of the turn, or at onefd_flush().
  * Refused here, fn will not run: -EBUSY: it is out already; -EINVAL: never
- * prepared, no fn, no file, a NULL iovec or path, a negative offset, more than
- * IOV_MAX (1024) buffers, lengths that add up past SSIZE_MAX, a file of
- * another loop. Whatever the kernel finds wrong later comes in res.
+ * prepared, no fn, no file, a NULL iovec, path, statx or call, a file of
+ * another loop, and for reads and writes: a negative offset, more than IOV_MAX
+ * (1024) buffers, lengths that add up past SSIZE_MAX or reach past the largest
+ * offset. Whatever the kernel finds wrong later comes in res.
  */
 int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
 
