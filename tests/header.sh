@@ -1,0 +1,145 @@
+# header.sh - what the shell tests share: TAP, a scratch directory, and reading
+# <onefd.h> as text. Sourced, with $0 the test.
+#
+# Meson sets SOURCE, CC, LIBRARY and PROGRAMS; by hand they have defaults.
+set -u
+SOURCE=${SOURCE:-$(cd "$(dirname "$0")/.." && pwd)}
+CC=${CC:-cc}
+LIBRARY=${LIBRARY:-$SOURCE/build/lib/libonefd.so}
+PROGRAMS=${PROGRAMS:-$SOURCE/build/examples}
+HEADER=$SOURCE/include/onefd.h
+
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+
+tap_count=0
+tap_failed=0
+
+# tap STATUS NAME: what was printed to $scratch/why explains a failure.
+tap()
+{
+	tap_count=$((tap_count + 1))
+	if [ "$1" -eq 0 ]; then
+		echo "ok $tap_count - $2"
+	else
+		tap_failed=1
+		echo "not ok $tap_count - $2"
+		head -60 "$scratch/why" | sed 's/^/# /'
+	fi
+}
+
+# tap_quiet NAME: passes if nothing was written to $scratch/why.
+tap_quiet()
+{
+	[ ! -s "$scratch/why" ]
+	tap $? "$1"
+}
+
+tap_skip()
+{
+	tap_count=$((tap_count + 1))
+	echo "ok $tap_count - $1 # SKIP $2"
+}
+
+skip_all()
+{
+	echo "1..0 # SKIP $1"
+	exit 0
+}
+
+tap_end()
+{
+	echo "1..$tap_count"
+	exit "$tap_failed"
+}
+
+# One spelling for declarations that differ in white space only.
+normalise()
+{
+	awk '{
+		gsub(/[ \t]+/, " ")
+		gsub(/ ?\* ?/, "*")
+		gsub(/ ?\( ?/, "(")
+		gsub(/ ?\) ?/, ")")
+		gsub(/ ?, ?/, ",")
+		gsub(/\*/, " *")
+		gsub(/\* \*/, "**")
+		gsub(/\( \*/, "(*")
+		gsub(/^ | $/, "")
+		print
+	}'
+}
+
+# The text of @1 without comments and preprocessor lines, a statement a line.
+statements()
+{
+	awk '
+	/^#ifdef __cplusplus/	{ skip = 1 }
+	!skip && !/^#/ && !more	{ text = text $0 "\n" }
+	{ more = /^#/ && /\\$/ || more && /\\$/ }
+	/^#endif/		{ skip = 0 }
+	END {
+		while ((at = index(text, "/*")) > 0) {
+			rest = substr(text, at + 2)
+			text = substr(text, 1, at - 1) " " substr(rest, index(rest, "*/") + 2)
+		}
+		gsub(/[ \t\n]+/, " ", text)
+		n = split(text, part, ";")
+		for (i = 1; i <= n; i++) {
+			whole = whole part[i]
+			opened = gsub(/{/, "{", whole)
+			if (opened == gsub(/}/, "}", whole)) {
+				if (whole !~ /^ *$/)
+					print whole
+				whole = ""
+			} else {
+				whole = whole ";"
+			}
+		}
+	}' "$1" | normalise
+}
+
+# Prototypes of the exported functions, and of the callbacks.
+prototypes()
+{
+	statements "$HEADER" | grep -v '{' | grep -v '^typedef ' | grep '(.*)$'
+}
+
+callbacks()
+{
+	statements "$HEADER" | grep -v '{' | grep '^typedef .*(.*)$'
+}
+
+functions()
+{
+	prototypes | sed 's/(.*//; s/.*[ *]//' | sort
+}
+
+# "struct member" for each member of the public structures.
+members()
+{
+	statements "$HEADER" | grep '^struct onefd_[a-z]* {' | awk '{
+		name = $2
+		sub(/^[^{]*{/, "")
+		sub(/}[^}]*$/, "")
+		n = split($0, line, ";")
+		for (i = 1; i <= n; i++) {
+			m = split(line[i], declarator, ",")
+			for (j = 1; j <= m; j++) {
+				word = declarator[j]
+				sub(/\[.*/, "", word)
+				sub(/ *$/, "", word)
+				sub(/.*[ *]/, "", word)
+				if (word != "")
+					print name, word
+			}
+		}
+	}'
+}
+
+# The constants, versions left out.
+constants()
+{
+	sed -n 's/^#define[ \t]\(ONEFD_[A-Z_]*\)[ \t].*/\1/p' "$HEADER" | grep -v _VERSION_
+}
