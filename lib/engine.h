@@ -62,20 +62,19 @@ struct call {
 #define FLIGHT_TRY	(1u << 0)	/* RWF_NOWAIT is ours: -EAGAIN means a worker */
 #define FLIGHT_WORKER	(1u << 1)	/* it has been seen that it would block */
 #define FLIGHT_WARM	(1u << 2)	/* the worker first reads the file's extents in */
-#define FLIGHT_ASYNC	(1u << 3)	/* the worker submits it to kernel AIO */
-#define FLIGHT_RETURNED	(1u << 4)	/* ... and let go of it */
-#define FLIGHT_LANDED	(1u << 5)	/* ... and its completion has been reaped */
-#define FLIGHT_ADMITTED	(1u << 6)	/* it takes @cost of its device's window */
-#define FLIGHT_PEER	(1u << 7)	/* it stands in its file's ring of writes */
-#define FLIGHT_HELD	(1u << 8)	/* ... behind one that it overlaps */
-#define FLIGHT_REWRITE	(1u << 9)	/* an unaligned direct write */
-#define FLIGHT_CANCEL	(1u << 10)	/* cancelled in the kernel: the event follows */
+#define FLIGHT_SLOT	(1u << 3)	/* a worker submits it: a slot is kept for it */
+#define FLIGHT_ADMITTED	(1u << 4)	/* it takes @cost of its device's window */
+#define FLIGHT_PEER	(1u << 5)	/* it stands in its file's ring of writes */
+#define FLIGHT_HELD	(1u << 6)	/* ... behind one that it overlaps */
+#define FLIGHT_REWRITE	(1u << 7)	/* an unaligned direct write */
+#define FLIGHT_CANCEL	(1u << 8)	/* cancelled in the kernel: the event follows */
 
 /* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
  * never touched costs up to a nanosecond a byte, so this bounds the call. */
 #define BATCH_BYTES (1u << 20)
 
-/* What a worker answers for a request that it handed to kernel AIO. */
+/* What a worker's work answers when it gave the request to kernel AIO: nobody but
+ * the completion's reaper may touch the request from then on. */
 #define ANSWER_IN_RING	(-529)
 
 /* Workers of different lanes never wait for one another. */

@@ -186,9 +186,7 @@ static void land(struct engine_kaio *kaio, struct onefd_req *req, long res,
 	kaio->in_flight--;
 	kaio->full = false;
 	req->res = f->flags & FLIGHT_CANCEL ? -ECANCELED : res;
-	f->flags |= FLIGHT_LANDED;
-	if ((f->flags & FLIGHT_ASYNC) && !(f->flags & FLIGHT_RETURNED))
-		return;	/* the worker still holds it */
+	f->flags &= ~FLIGHT_SLOT;
 	list_remove(&req->link);
 	list_push(done, &req->link);
 }
@@ -202,6 +200,9 @@ static void kaio_reap(struct engine *engine, struct onefd_link *done)
 	list_splice(done, &kaio->refused);
 	if (!kaio->in_flight)
 		return;
+	/* Pairs with the release in engine_kaio_work(): the kernel passed the
+	 * request on, but promised nothing of our own stores to it. */
+	(void)atomic_load_explicit(&kaio->passed, memory_order_acquire);
 	/* To empty: what is left in the ring is announced by nobody. At most
 	 * in_flight events can be there. */
 	do {
@@ -275,17 +276,19 @@ bool engine_kaio_reserve(struct engine_kaio *kaio, struct onefd_req *req)
 		return false;
 	kaio->in_flight++;
 	fill(kaio, req);
-	flight(req)->flags |= FLIGHT_ASYNC;
+	flight(req)->flags |= FLIGHT_SLOT;
 	return true;
 }
 
 ssize_t engine_kaio_work(struct onefd_req *req)
 {
+	struct engine_kaio *kaio = &req->loop->requests.kaio_engine;
 	struct iocb *cb = &flight(req)->iocb;
 
 	if (flight(req)->flags & FLIGHT_WARM)
 		work_warm(req);
-	if (sys.io_submit(req->loop->requests.kaio_engine.context.id, 1, &cb) == 1)
+	atomic_fetch_add_explicit(&kaio->passed, 1, memory_order_release);
+	if (sys.io_submit(kaio->context.id, 1, &cb) == 1)
 		return ANSWER_IN_RING;
 	/* Refused for want of a slot or on its merits: the plain call finds
 	 * which, and gives the answer that is the request's own. */

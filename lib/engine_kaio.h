@@ -2,6 +2,8 @@
 #ifndef ONEFD_ENGINE_KAIO_H
 #define ONEFD_ENGINE_KAIO_H
 
+#include <stdatomic.h>
+
 #include "context.h"
 #include "engine.h"
 
@@ -11,6 +13,7 @@ struct engine_kaio {
 	uint32_t cap;			/* most in flight */
 	uint32_t in_flight;
 	int wake_fd;			/* what a completion signals */
+	_Atomic uint32_t passed;	/* submitted by workers: orders their stores */
 	bool full;			/* the kernel had no slot; until a completion */
 	uint64_t last_ns;		/* how long the last io_submit() took */
 	bool last_slow;			/* longer than its work explains: it blocked */

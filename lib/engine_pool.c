@@ -37,16 +37,17 @@ static void hand_back(struct engine_pool *pool, struct onefd_req *req, ssize_t a
 /* Off the loop's thread. @prio is the I/O priority that the thread has now. */
 static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
 {
-	int r = 0;
+	ssize_t answer = 0;
 
 	if (req->ioprio != *prio)
-		r = sys.ioprio_set(req->ioprio);
-	if (r < 0) {
-		hand_back(pool, req, r);
-		return;
+		answer = sys.ioprio_set(req->ioprio);
+	if (answer == 0) {
+		*prio = req->ioprio;
+		answer = flight(req)->work(req);
 	}
-	*prio = req->ioprio;
-	hand_back(pool, req, flight(req)->work(req));
+	/* In the ring means out of our hands: it may be freed by now. */
+	if (answer != ANSWER_IN_RING)
+		hand_back(pool, req, answer);
 }
 
 /* Off the loop's thread: a worker's life. */
@@ -112,28 +113,10 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 			continue;
 		/* Slower, and it blocks the loop, but it is done. */
 		pool->alone = true;
-		hand_back(pool, req, flight(req)->work(req));
+		run(pool, req, &(int){ req->ioprio });
 	}
 	engine->loop->stats.pool += (uint64_t)taken;
 	return taken;
-}
-
-/* Back on the loop's thread: whether the request is complete. */
-static bool returned(struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-
-	f->flags |= FLIGHT_RETURNED;
-	if (!(f->flags & FLIGHT_ASYNC)) {
-		req->res = f->answer;
-		return true;
-	}
-	if (f->answer == ANSWER_IN_RING)
-		return f->flags & FLIGHT_LANDED;
-	f->flags &= ~FLIGHT_ASYNC;
-	engine_kaio_release(&req->loop->requests.kaio_engine);
-	req->res = f->answer;
-	return true;
 }
 
 static bool pool_ready(struct engine *engine)
@@ -154,8 +137,8 @@ static void pool_reap(struct engine *engine, struct onefd_link *done)
 	while (req) {
 		struct onefd_req *older = flight(req)->handed;
 
-		if (returned(req))
-			list_push(after->next, &req->link);
+		req->res = flight(req)->answer;
+		list_push(after->next, &req->link);
 		req = older;
 	}
 }

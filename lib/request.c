@@ -256,9 +256,10 @@ void requests_close(struct onefd *loop)
 {
 	struct requests *requests = &loop->requests;
 
+	/* A worker may still be on its way out of io_submit(). */
+	requests->pool->ops->close(requests->pool);
 	if (requests->kaio)
 		requests->kaio->ops->close(requests->kaio);
-	requests->pool->ops->close(requests->pool);
 	windows_close(&loop->windows);
 }
 

@@ -366,6 +366,9 @@ static void settle(struct onefd *loop, struct onefd_req *req)
 {
 	struct flight *f = flight(req);
 
+	/* A slot was kept for a worker, which did without. */
+	if (f->flags & FLIGHT_SLOT)
+		engine_kaio_release(&loop->requests.kaio_engine);
 	if (f->flags & FLIGHT_ADMITTED)
 		window_release(queue_of(req), f->cost);
 	if (f->bounce)
