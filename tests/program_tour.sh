@@ -6,31 +6,11 @@ tour=$1 info=$2
 top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-tour.XXXXXX") || exit 1
 trap 'chmod -R u+rwx "$top"; rm -rf "$top"' EXIT
 tree=$top/tree
-count=0
-
-# run NAME: the function of that name is the test; 77 skips it, its output is
-# the reason.
-run() {
-	local said status
-
-	said=$("$1" 2>&1)
-	status=$?
-	count=$((count + 1))
-	case $status in
-	0) echo "ok $count - $1" ;;
-	77) echo "ok $count - $1 # SKIP $said" ;;
-	*) echo "not ok $count - $1"; sed 's/^/# /' <<<"$said" ;;
-	esac
-}
+. "$(dirname "$0")/tap.sh"
 
 # value KEY: of the JSON object on standard input.
 value() {
 	sed -E "s/.*\"$1\": \"?([^,\"}]*).*/\1/"
-}
-
-# same WHAT LEFT RIGHT
-same() {
-	[ "$2" = "$3" ] || { echo "$1: $2 is not $3"; return 1; }
 }
 
 make_tree() {
@@ -244,4 +224,4 @@ run errors_are_one_clear_line
 run full_output_is_an_error
 run info_describes_machine_and_file
 run info_errors_are_one_clear_line
-echo "1..$count"
+plan

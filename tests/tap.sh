@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# tap.sh - what the tests of programs share: a runner speaking TAP. Sourced.
+#
+#	a_rule_that_holds() { same status "$(program)" 0; }
+#	run a_rule_that_holds
+#	plan
+count=0
+failed=0
+
+# run NAME: the function of that name is the test, in a shell of its own; 77
+# skips it, and its output is the reason.
+run() {
+	local said status
+
+	said=$("$1" 2>&1)
+	status=$?
+	count=$((count + 1))
+	case $status in
+	0) echo "ok $count - $1" ;;
+	77) echo "ok $count - $1 # SKIP $said" ;;
+	*)
+		failed=$((failed + 1))
+		echo "not ok $count - $1"
+		sed 's/^/# /' <<<"$said"
+		;;
+	esac
+}
+
+plan() {
+	echo "1..$count"
+	[ "$failed" -eq 0 ]
+}
+
+# same WHAT LEFT RIGHT
+same() {
+	[ "$2" = "$3" ] || { echo "$1: $2 is not $3"; return 1; }
+}
