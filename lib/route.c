@@ -220,6 +220,12 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 	struct flight *f = flight(req);
 	bool fits = direct_fits(req), write = req->op == OP_WRITE;
 
+	f->bytes = req_length(req);
+	/* Not to be widened to a block: an empty write changes nothing. */
+	if (!f->bytes) {
+		to_pool(sorted, req, LANE_DATA, work_transfer);
+		return;
+	}
 	if (write && !(f->flags & FLIGHT_PEER) && !join_writes(req, fits))
 		return;
 	if (write && !fits) {
@@ -227,10 +233,9 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 		to_pool(sorted, req, LANE_DATA, direct_work_write);
 		return;
 	}
-	f->bytes = req_length(req);
 	if (!fits && !widen_read(loop, sorted, req))
 		return;
-	if (loop->requests.kaio && f->bytes)
+	if (loop->requests.kaio)
 		to_device(loop, sorted, req);
 	else
 		to_pool(sorted, req, LANE_DATA, work_transfer);
