@@ -87,13 +87,13 @@ static int onefd_setup(struct bench_run *run)
 
 static void on_read(struct onefd_req *req);
 
-static void send_next(struct bench_run *run, struct reader *reader)
+static void send_next(struct bench_run *run, struct reader *reader, uint64_t now)
 {
 	struct readers *readers = run->state;
 
 	onefd_prep_pread(&reader->req, &readers->file, reader->buf, run->options->block,
 			 anywhere(run, &readers->seed));
-	reader->sent = onefd_now(readers->loop);
+	reader->sent = now;
 	run->failed += onefd_submit(readers->loop, &reader->req, on_read) < 0;
 }
 
@@ -101,10 +101,10 @@ static void on_read(struct onefd_req *req)
 {
 	struct reader *reader = onefd_container(req, struct reader, req);
 	struct bench_run *run = req->data;
-	struct readers *readers = run->state;
+	uint64_t now = onefd_now(((struct readers *)run->state)->loop);
 
-	if (tally(run, req->res, reader->sent, onefd_now(readers->loop)))
-		send_next(run, reader);
+	if (tally(run, req->res, reader->sent, now))
+		send_next(run, reader, now);
 }
 
 /* The longest submission since @before was taken. */
@@ -128,7 +128,7 @@ static int onefd_reads(struct bench_run *run)
 	readers->seed = bench_seed(run);
 	(void)onefd_stats(readers->loop, &before, sizeof before);
 	for (uint64_t i = 0; i < run->work->depth; i++)
-		send_next(run, &readers->reader[i]);
+		send_next(run, &readers->reader[i], bench_now());
 	r = onefd_run(readers->loop);
 	(void)onefd_stats(readers->loop, &after, sizeof after);
 	run->submit_ns = after.submit_ns.sum - before.submit_ns.sum;
@@ -136,10 +136,24 @@ static int onefd_reads(struct bench_run *run)
 	return r;
 }
 
+static void explain(struct readers *readers)
+{
+	struct onefd_stats stats;
+
+	(void)onefd_describe(readers->loop, stderr);
+	(void)onefd_file_describe(&readers->file, stderr);
+	(void)onefd_stats(readers->loop, &stats, sizeof stats);
+	fprintf(stderr, "%llu turns, %llu submissions, %llu demotions, window narrowed %llu times\n",
+		(unsigned long long)stats.turns, (unsigned long long)stats.submit_calls,
+		(unsigned long long)stats.demoted, (unsigned long long)stats.narrowed);
+}
+
 static void onefd_teardown(struct bench_run *run)
 {
 	struct readers *readers = run->state;
 
+	if (run->options->verbose)
+		explain(readers);
 	(void)onefd_free(readers->loop);
 }
 
@@ -312,7 +326,7 @@ static const struct bench_contender contenders[] = {
 };
 
 static const struct bench_program program = {
-	.name = "direct",
+	.name = "bench-direct",
 	.peer = "libaio",
 	.help = "  --file PATH      read this one; made and removed when it is not there\n"
 		"  --size BYTES     of the file, when it is made (2G)\n"

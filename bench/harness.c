@@ -78,6 +78,7 @@ static const struct option long_options[] = {
 	{ "block", required_argument, NULL, 'b' },
 	{ "only", required_argument, NULL, 'o' },
 	{ "json", optional_argument, NULL, 'j' },
+	{ "verbose", no_argument, NULL, 'v' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -95,7 +96,8 @@ static void usage(const struct bench_program *program, FILE *out)
 		fprintf(out, " %s", program->contenders[i].name);
 	fprintf(out, "\n"
 		     "  --json[=FILE]    one object a line instead of the table;\n"
-		     "                   with FILE: appended there, beside the table\n");
+		     "                   with FILE: appended there, beside the table\n"
+		     "  -v, --verbose    what a contender has to say of itself, on stderr\n");
 }
 
 __attribute__((noreturn)) static void refuse(const struct bench_program *program, const char *what,
@@ -229,6 +231,9 @@ static void take_option(struct bench_options *options, const struct bench_progra
 	case 'j':
 		open_json(options, program, optarg);
 		break;
+	case 'v':
+		options->verbose = true;
+		break;
 	case 'h':
 		usage(program, stdout);
 		exit(0);
@@ -244,7 +249,7 @@ void bench_options(struct bench_options *options, const struct bench_program *pr
 	int c;
 
 	options->table = true;
-	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "hv", long_options, NULL)) != -1)
 		take_option(options, program, c);
 	if (optind < argc)
 		refuse(program, "not an option", argv[optind]);

@@ -34,6 +34,7 @@ struct bench_options {
 	const char *only;		/* comma-separated names, or NULL: all */
 	FILE *json;			/* NULL: none wanted */
 	bool table;
+	bool verbose;			/* contenders may say on stderr what they did */
 };
 
 /* 16 buckets to each power of two: a quantile is right to 6 %. */

@@ -310,7 +310,7 @@ static const struct bench_contender contenders[] = {
 };
 
 static const struct bench_program program = {
-	.name = "pingpong",
+	.name = "bench-pingpong",
 	.peer = "epoll",
 	.help = "  --size A,B,...   socket pairs (100,1000,10000)\n"
 		"  --depth A,B,...  bytes in play at once (100)\n",

@@ -447,7 +447,7 @@ static const struct bench_contender contenders[] = {
 };
 
 static const struct bench_program program = {
-	.name = "timers",
+	.name = "bench-timers",
 	.peer = "libev",
 	.help = "  --size A,B,...   timers (1000000)\n",
 	.contenders = contenders,
