@@ -184,7 +184,8 @@ int onefd_watch_start(struct onefd *loop, struct onefd_watch *watch,
 		      uint32_t events);
 
 /* Changes the events; re-arms EPOLLONESHOT. -EINVAL: not started, or bits epoll
- * refuses; -EBADF or -ENOENT: the descriptor was closed. */
+ * refuses; -EBADF, -ENOENT or -EPERM: the descriptor was closed, and its number
+ * stands for nothing, for another file, or for a regular one. */
 int onefd_watch_update(struct onefd_watch *watch, uint32_t events);
 
 /* At once, even for an event already fetched: fn will not run, the memory is
