@@ -1,0 +1,313 @@
+/*
+ * test_counts.c - what the hot path costs, counted and not timed: allocations
+ * and system calls.
+ *
+ * malloc and its kin are wrapped by the linker; system calls go through the
+ * table of sys.h, whose every entry is replaced by one that counts.
+ */
+#include "files.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../lib/sys.h"
+
+#define BLOCK 4096
+#define DEPTH 32
+#define REQUESTS 10000
+
+static struct onefd *loop;
+static struct sys_calls real;
+static atomic_ullong allocations, calls, submits;
+static atomic_bool counting;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *ptr, size_t size);
+int __real_posix_memalign(void **ret, size_t align, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *ptr, size_t size);
+int __wrap_posix_memalign(void **ret, size_t align, size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+	allocations += counting;
+	return __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	allocations += counting;
+	return __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *ptr, size_t size)
+{
+	allocations += counting;
+	return __real_realloc(ptr, size);
+}
+
+int __wrap_posix_memalign(void **ret, size_t align, size_t size)
+{
+	allocations += counting;
+	return __real_posix_memalign(ret, align, size);
+}
+
+/* A table entry that counts, whatever its arguments. sys.now() is the vDSO's,
+ * which is no system call; sys.alloc() and its kin are counted above. */
+#define COUNTED(name, result, parameters, arguments)			\
+	static result count_##name parameters				\
+	{								\
+		calls += counting;					\
+		return real.name arguments;				\
+	}
+
+COUNTED(epoll_ctl, int, (int e, int op, int fd, struct epoll_event *event), (e, op, fd, event))
+COUNTED(epoll_wait, int, (int e, struct epoll_event *ev, int n, int ms), (e, ev, n, ms))
+COUNTED(epoll_pwait2, int, (int e, struct epoll_event *ev, int n, uint64_t ns), (e, ev, n, ns))
+COUNTED(eventfd_signal, int, (int fd), (fd))
+COUNTED(timerfd_arm, int, (int fd, uint64_t deadline), (fd, deadline))
+COUNTED(read, ssize_t, (int fd, void *buf, size_t len), (fd, buf, len))
+COUNTED(io_getevents, int, (io_context_t c, long n, struct io_event *ev), (c, n, ev))
+COUNTED(io_cancel, int, (io_context_t c, struct iocb *iocb), (c, iocb))
+COUNTED(preadv2, ssize_t, (int fd, const struct iovec *v, size_t n, off_t at, int f),
+	(fd, v, n, at, f))
+COUNTED(pwritev2, ssize_t, (int fd, const struct iovec *v, size_t n, off_t at, int f),
+	(fd, v, n, at, f))
+COUNTED(ftruncate, int, (int fd, off_t size), (fd, size))
+COUNTED(statx, int, (int d, const char *p, int f, unsigned m, struct statx *b), (d, p, f, m, b))
+COUNTED(getfl, int, (int fd), (fd))
+COUNTED(ioctl, int, (int fd, unsigned long request, void *arg), (fd, request, arg))
+COUNTED(read_text, int, (const char *path, char *buf, size_t size), (path, buf, size))
+COUNTED(madvise, int, (void *at, size_t size, int advice), (at, size, advice))
+COUNTED(map, void *, (void *at, size_t size), (at, size))
+COUNTED(thread, int, (pthread_t *ret, void *(*fn)(void *), void *arg), (ret, fn, arg))
+
+static int count_io_submit(io_context_t ctx, long count, struct iocb **batch)
+{
+	calls += counting;
+	submits += counting;
+	return real.io_submit(ctx, count, batch);
+}
+
+static void count_all(void)
+{
+	sys.epoll_ctl = count_epoll_ctl;
+	sys.epoll_wait = count_epoll_wait;
+	sys.epoll_pwait2 = count_epoll_pwait2;
+	sys.eventfd_signal = count_eventfd_signal;
+	sys.timerfd_arm = count_timerfd_arm;
+	sys.read = count_read;
+	sys.io_submit = count_io_submit;
+	sys.io_getevents = count_io_getevents;
+	sys.io_cancel = count_io_cancel;
+	sys.preadv2 = count_preadv2;
+	sys.pwritev2 = count_pwritev2;
+	sys.ftruncate = count_ftruncate;
+	sys.statx = count_statx;
+	sys.getfl = count_getfl;
+	sys.ioctl = count_ioctl;
+	sys.read_text = count_read_text;
+	sys.madvise = count_madvise;
+	sys.map = count_map;
+	sys.thread = count_thread;
+}
+
+static void set_up(void)
+{
+	real = sys;
+	count_all();
+	must(onefd_new(&loop, test_config()));
+}
+
+static void tear_down(void)
+{
+	must(onefd_free(loop));
+	sys = real;
+}
+
+static struct job *jobs;
+static struct onefd_file file;
+static int fd, fd_place;
+
+static void open_jobs(int index, int flags)
+{
+	fd_place = index;
+	fd = make_file(index, DEPTH * BLOCK, O_RDWR | flags);
+	must(onefd_file_init(loop, &file, fd));
+	jobs = make_jobs(DEPTH, BLOCK);
+}
+
+static void close_jobs(void)
+{
+	free_jobs(jobs, DEPTH);
+	close(fd);
+}
+
+/* A batch of 32 reads, all in one turn. No assertion that holds may stand in
+ * what is counted, for Check's own allocate. */
+static void batch(void)
+{
+	for (int i = 0; i < DEPTH; i++) {
+		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, BLOCK, i * BLOCK);
+		job_submit(loop, &jobs[i]);
+	}
+	must(onefd_drain(loop, -1));
+	for (int i = 0; i < DEPTH; i++)
+		if (jobs[i].res != BLOCK)
+			ck_abort_msg("request %d: %zd", i, jobs[i].res);
+}
+
+static void run_batches(void)
+{
+	/* The first may make threads and learn about the file. */
+	batch();
+	counting = true;
+	for (int done = 0; done < REQUESTS; done += DEPTH)
+		batch();
+	counting = false;
+}
+
+START_TEST(direct_reads_allocate_nothing)
+{
+	if (!has_direct(_i))
+		skip("no O_DIRECT here");
+	open_jobs(_i, O_DIRECT);
+	run_batches();
+	ck_assert_uint_eq(allocations, 0);
+	close_jobs();
+}
+END_TEST
+
+START_TEST(buffered_reads_allocate_nothing)
+{
+	open_jobs(_i, 0);
+	run_batches();
+	ck_assert_uint_eq(allocations, 0);
+	close_jobs();
+}
+END_TEST
+
+static void read_again(struct onefd_req *req)
+{
+	int *left = req->data;
+
+	if (req->res != BLOCK)
+		ck_abort_msg("%zd", req->res);
+	if (--*left >= DEPTH)
+		must(onefd_submit(loop, req, read_again));
+}
+
+/* The same with each submitted again from its callback: depth 32 kept up. */
+START_TEST(reads_sent_again_from_callbacks_allocate_nothing)
+{
+	int left = REQUESTS + DEPTH;
+
+	open_jobs(_i, has_direct(_i) ? O_DIRECT : 0);
+	batch();
+	counting = true;
+	for (int i = 0; i < DEPTH; i++) {
+		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, BLOCK, i * BLOCK);
+		jobs[i].req.data = &left;
+		must(onefd_submit(loop, &jobs[i].req, read_again));
+	}
+	must(onefd_drain(loop, -1));
+	counting = false;
+	ck_assert_int_eq(left, 0);
+	ck_assert_uint_eq(allocations, 0);
+	close_jobs();
+}
+END_TEST
+
+/* Whether reads of the file have come to go by kernel AIO from the loop's own
+ * thread; ext4 needs its extents read in first. */
+static bool goes_by_kaio(void)
+{
+	struct onefd_stats stats = { 0 };
+
+	for (int i = 0; i < 100 && !stats.kaio; i++) {
+		batch();
+		must(onefd_stats(loop, &stats, sizeof stats));
+	}
+	return stats.kaio > 0;
+}
+
+/* The head of the kernel's ring, as far as it is needed here. */
+struct ring {
+	uint32_t id, count;
+	_Atomic uint32_t head, tail;
+};
+
+/*
+ * A device so fast that all of a batch is there when the loop looks: how often
+ * it wakes up for 32 completions that trickle in is the device's affair, and
+ * a clock's. The batch is what was found in flight when it was empty before.
+ */
+static int submit_and_complete(io_context_t ctx, long count, struct iocb **iocbs)
+{
+	struct ring *ring = (struct ring *)ctx;
+	uint32_t before = ring->tail;
+	int r = count_io_submit(ctx, count, iocbs);
+
+	while (r > 0 && (ring->tail + ring->count - before) % ring->count < (uint32_t)r)
+		usleep(10);
+	return r;
+}
+
+static double calls_a_request(void)
+{
+	double requests = (REQUESTS + DEPTH - 1) / DEPTH * DEPTH;
+
+	calls = submits = 0;
+	run_batches();
+	printf("# %s: %.4f system calls a request, %.4f of them io_submit\n",
+	       place_of(fd_place).fs, calls / requests, submits / requests);
+	fflush(stdout);
+	return calls / requests;
+}
+
+START_TEST(direct_batches_of_32_cost_under_a_tenth_of_a_call_each)
+{
+	if (!has_direct(_i))
+		skip("no O_DIRECT here");
+	open_jobs(_i, O_DIRECT);
+	if (!goes_by_kaio()) {
+		close_jobs();
+		skip("direct reads are submitted by workers here");
+	}
+	(void)calls_a_request();	/* with the device as it is */
+	sys.io_submit = submit_and_complete;
+	ck_assert_double_lt(calls_a_request(), 0.1);
+	close_jobs();
+}
+END_TEST
+
+/* The counters themselves: a test that counts nothing would pass for ever. */
+START_TEST(what_is_done_is_counted)
+{
+	void *volatile ptr;	/* or the compiler knows that it is not needed */
+
+	counting = true;
+	ptr = malloc(1);
+	must(onefd_dispatch(loop, 0));
+	counting = false;
+	free(ptr);
+	ck_assert_uint_ge(allocations, 1);
+	ck_assert_uint_ge(calls, 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("counts");
+	TCase *tcase = add_case(suite, "counts", set_up, tear_down);
+	int places = place_count();
+
+	tcase_add_test(tcase, what_is_done_is_counted);
+	tcase_add_loop_test(tcase, direct_reads_allocate_nothing, 0, places);
+	tcase_add_loop_test(tcase, buffered_reads_allocate_nothing, 0, places);
+	tcase_add_loop_test(tcase, reads_sent_again_from_callbacks_allocate_nothing, 0, places);
+	tcase_add_loop_test(tcase, direct_batches_of_32_cost_under_a_tenth_of_a_call_each, 0, places);
+	return run_suite(suite);
+}
