@@ -19,7 +19,8 @@
  * Fork       A child's calls answer -ECHILD; it makes a loop of its own.
  *
  * Two errnos are common to every int function and not repeated below:
- * -EINVAL for a NULL argument, -ECHILD in a forked child of the maker.
+ * -EINVAL for a NULL argument, -ECHILD in a forked child of the maker. The other
+ * functions do nothing then; only the preps must be given a request.
  */
 #ifndef ONEFD_H
 #define ONEFD_H
@@ -111,8 +112,8 @@ int onefd_dispatch(struct onefd *loop, int timeout_ms);
 
 /*
  * Dispatches until onefd_stop() (returns 0), or until nothing is started or
- * out that could ever make work (returns 0). A pending onefd_stop() ends the
- * next run before it waits.
+ * out that could ever make work (returns 0); a task that a thread may yet post
+ * does not count. A pending onefd_stop() ends the next run before it waits.
  * -EBUSY: called from inside a callback; others as onefd_dispatch().
  */
 int onefd_run(struct onefd *loop);
@@ -305,7 +306,8 @@ void onefd_task_init(struct onefd_task *task, onefd_task_fn *fn);
 /*
  * Runs fn once on the loop's thread. Any thread; takes no lock. Tasks from one
  * thread run in the order posted. What the poster wrote before, fn sees, also
- * after -EALREADY. fn may free or post the task again.
+ * after -EALREADY. fn may free or post the task again. Nobody may post to a loop
+ * that is being freed: join the posters first.
  * -EALREADY: posted and not yet run, it will run once; -EINVAL: no fn.
  */
 int onefd_post(struct onefd *loop, struct onefd_task *task);
@@ -323,7 +325,8 @@ void onefd_wake(struct onefd *loop);
 /*
  * Made once per open file: how it was opened, what alignment its device wants,
  * which queue it shares, what its file system said to RWF_NOWAIT. The
- * descriptor stays yours; the file outlives its requests and needs no undoing.
+ * descriptor stays yours; the file outlives its requests, needs no undoing and is
+ * of no use without its loop.
  */
 struct onefd_file {
 	void *data;		/* yours */
