@@ -256,7 +256,20 @@ for file in $(grep -l '^int main(' "$scratch"/onefd*.c); do
 	$CC -D_GNU_SOURCE -I"$SOURCE/include" -o "$scratch/program" "$file" "$LIBRARY" \
 		-Wl,--allow-shlib-undefined >"$scratch/why" 2>&1
 	tap $? "example_links: ${base%.c}"
+	[ "$base" = onefd.7.1.c ] && mv "$scratch/program" "$scratch/lines"
 done
+
+# The program of the overview does what its page says. A library with a
+# sanitizer in it does not run in a program without.
+if [ ! -x "$scratch/lines" ] || nm -D "$LIBRARY" | grep -q -e __asan_ -e __tsan_; then
+	tap_skip "program_of_the_overview_counts_lines" "no plain library"
+else
+	for page in "$man"/*; do
+		LD_LIBRARY_PATH=${LIBRARY%/*} "$scratch/lines" "$page"
+		echo "$(wc -l <"$page") lines in $(wc -c <"$page") bytes"
+	done 2>&1 | uniq -u >"$scratch/why"
+	tap_quiet "program_of_the_overview_counts_lines"
+fi
 
 # Long options, from --help and from the page.
 for page in "$man"/*.1; do
