@@ -58,7 +58,7 @@ struct call {
 	off_t length;
 };
 
-/* Bits of flight.flags, touched on the loop's thread only. */
+/* Bits of flight.flags: changed on the loop's thread only, while no worker has it. */
 #define FLIGHT_TRY	(1u << 0)	/* RWF_NOWAIT is ours: -EAGAIN means a worker */
 #define FLIGHT_WORKER	(1u << 1)	/* it has been seen that it would block */
 #define FLIGHT_WARM	(1u << 2)	/* the worker first reads the file's extents in */

@@ -37,6 +37,8 @@ static void hand_back(struct engine_pool *pool, struct onefd_req *req, ssize_t a
 /* Off the loop's thread. @prio is the I/O priority that the thread has now. */
 static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
 {
+	/* A call of the user's may answer anything, this number too. */
+	bool may_fly = flight(req)->flags & FLIGHT_SLOT;
 	ssize_t answer = 0;
 
 	if (req->ioprio != *prio)
@@ -46,7 +48,7 @@ static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
 		answer = flight(req)->work(req);
 	}
 	/* In the ring means out of our hands: it may be freed by now. */
-	if (answer != ANSWER_IN_RING)
+	if (!may_fly || answer != ANSWER_IN_RING)
 		hand_back(pool, req, answer);
 }
 

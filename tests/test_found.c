@@ -26,11 +26,29 @@ START_TEST(empty_unaligned_direct_write_leaves_the_size)
 }
 END_TEST
 
+static ssize_t answer_of(void *arg)
+{
+	return *(ssize_t *)arg;
+}
+
+/* -529 is what the kernel says among its own of a request that is in the ring. */
+START_TEST(call_may_answer_any_number)
+{
+	struct job job = { 0 };
+
+	for (ssize_t answer = -4096; answer <= 4096; answer++) {
+		onefd_prep_call(&job.req, answer_of, &answer);
+		ck_assert_int_eq(job_run(loop, &job), answer);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("found");
 	TCase *tcase = add_case(suite, "found", make_loop, free_loop);
 
 	tcase_add_loop_test(tcase, empty_unaligned_direct_write_leaves_the_size, 0, place_count());
+	tcase_add_test(tcase, call_may_answer_any_number);
 	return run_suite(suite);
 }
