@@ -83,12 +83,12 @@ START_TEST(many_posters_lose_nothing)
 }
 END_TEST
 
-static int written, seen;	/* plain words: the post must order them */
+static int written, seen;
 
 static void see(struct onefd_task *task)
 {
 	(void)task;
-	seen = written;
+	seen = __atomic_load_n(&written, __ATOMIC_RELAXED);	/* the post orders it */
 }
 
 static void *write_and_post(void *arg)
