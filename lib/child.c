@@ -13,7 +13,7 @@ static void child_ready(struct onefd_watch *watch, uint32_t events)
 {
 	struct onefd_child *child = onefd_container(watch, struct onefd_child, watch);
 	struct watches *watches = &watch->loop->watches;
-	siginfo_t info = { 0 };
+	siginfo_t info = { 0 };			/* as it stays when not ours to reap */
 	int r = sys.waitpid(child->pid, &info);
 
 	(void)events;
@@ -21,8 +21,6 @@ static void child_ready(struct onefd_watch *watch, uint32_t events)
 		watches_ran(watches, 0);
 		return;
 	}
-	if (r < 0)				/* -ECHILD: not ours to reap */
-		info.si_code = info.si_status = 0;
 	onefd_child_stop(child);
 	child->fn(child, info.si_code, info.si_status);
 }
