@@ -200,13 +200,14 @@ static void kaio_reap(struct engine *engine, struct onefd_link *done)
 	list_splice(done, &kaio->refused);
 	if (!kaio->in_flight)
 		return;
-	/* Pairs with the release in engine_kaio_work(): the kernel passed the
-	 * request on, but promised nothing of our own stores to it. */
-	(void)atomic_load_explicit(&kaio->passed, memory_order_acquire);
 	/* To empty: what is left in the ring is announced by nobody. At most
 	 * in_flight events can be there. */
 	do {
 		count = context_reap(&kaio->context, events, 32);
+		/* Pairs with the release in engine_kaio_work(): the kernel
+		 * passed the request on, but promised nothing of our own stores
+		 * to it. After the events, or it misses who came in between. */
+		(void)atomic_load_explicit(&kaio->passed, memory_order_acquire);
 		for (uint32_t i = 0; i < count; i++)
 			land(kaio, events[i].data, (long)events[i].res, done);
 	} while (count == 32);
