@@ -1,7 +1,7 @@
 /*
  * onefd-cp - copies one file with many requests in flight.
  *
- *   cc -o onefd-cp onefd-cp.c $(pkg-config --cflags --libs onefd)
+ *   cc -D_GNU_SOURCE -o onefd-cp onefd-cp.c $(pkg-config --cflags --libs onefd)
  *
  * A fixed set of buffers, each a small machine of its own: reading a block,
  * writing it, reading the next one that nobody has. The copy grows in a file

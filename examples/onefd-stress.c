@@ -1,7 +1,7 @@
 /*
  * onefd-stress - random work of every kind, to see whether the loop keeps its word.
  *
- *   cc -pthread -o onefd-stress onefd-stress.c $(pkg-config --cflags --libs onefd)
+ *   cc -D_GNU_SOURCE -pthread -o onefd-stress onefd-stress.c $(pkg-config --cflags --libs onefd)
  *
  * Step k of a run is planned from the seed and k alone, never from what has
  * completed so far: the same seed makes the same choices, and "hash=" is the

@@ -15,7 +15,7 @@ cd "$top" || exit 1
 
 # The compile line that a text shows.
 compile_line() {
-	sed -n 's/^\( \*\)\?\t\(cc .*\)/\2/p' "$1"
+	sed -nE 's/^( \*)?[[:space:]]+(cc .*)/\2/p' "$1"
 }
 
 readme_program_compiles_and_runs_as_printed() {
@@ -44,7 +44,7 @@ examples_are_installed_and_run() {
 
 	for program in "$source"/examples/*.c; do
 		program=$(find installed -type f -name "$(basename "$program" .c)")
-		"$program" --help | grep -q '^Usage:' || { echo "$program"; return 1; }
+		"$program" --help | grep -qi '^usage:' || { echo "$program"; return 1; }
 	done
 }
 
