@@ -186,6 +186,15 @@ enum trust file_trust(const struct onefd_file *file)
 	return file->flags & ONEFD_FILE_BLOCKDEV ? TRUST_NOWAIT : file->device->trust;
 }
 
+uint64_t file_learn_size(struct onefd_file *file)
+{
+	struct statx st;
+
+	if (sys.statx(file->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &st) == 0)
+		file->size = st.stx_size;
+	return file->size;
+}
+
 bool file_detour(struct onefd_file *file, int way)
 {
 	if (!file->detour[way])

@@ -66,29 +66,41 @@ static bool must_wait(struct onefd_req *req)
 	return false;
 }
 
+/* The blocks that it may change, of which others keep clear. */
+static void claim(struct onefd_req *req, bool fits)
+{
+	struct onefd_file *file = req->file;
+	struct flight *f = flight(req);
+
+	direct_widen(req);
+	if (!fits) {
+		f->flags |= FLIGHT_REWRITE;
+		file->rewrites++;
+		/* It may end up cutting the file: nothing later must grow it. */
+		if (!(file->flags & ONEFD_FILE_BLOCKDEV) && f->high > file_learn_size(file))
+			f->high = UINT64_MAX;
+	}
+	if (req->op == OP_FALLOCATE)	/* it grows the file, or moves what follows */
+		f->high = UINT64_MAX;
+	else if (appends(req)) {	/* somewhere */
+		f->low = 0;
+		f->high = UINT64_MAX;
+	}
+}
+
 /*
- * A direct write enters its file's ring. Aligned writes never wait for one
- * another: only a rewrite puts bytes back that it did not mean to change, so
- * only it, and what overlaps it, keeps the order of submission. False: held.
+ * A direct write or an allocation enters its file's ring. Those that fit never
+ * wait for one another: only a rewrite puts bytes back that it did not mean to
+ * change, so only it, and what overlaps it, keeps the order of submission.
+ * False: held.
  */
 static bool join_writes(struct onefd_req *req, bool fits)
 {
 	struct onefd_file *file = req->file;
 	struct flight *f = flight(req);
 
-	direct_widen(req);
+	claim(req, fits);
 	f->flags |= FLIGHT_PEER;
-	if (!fits) {
-		f->flags |= FLIGHT_REWRITE;
-		file->rewrites++;
-		/* It may end up cutting the file: nothing later must grow it. */
-		if (!(file->flags & ONEFD_FILE_BLOCKDEV) && f->high > file->size)
-			f->high = UINT64_MAX;
-	}
-	if (appends(req)) {	/* somewhere */
-		f->low = 0;
-		f->high = UINT64_MAX;
-	}
 	list_push(&file->writes, &f->peer);
 	if (!file->rewrites || !must_wait(req))
 		return true;
@@ -249,6 +261,14 @@ static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_r
 		to_pool(sorted, req, LANE_SYNC, work_fsync);
 }
 
+static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
+{
+	if (req->file->flags & ONEFD_FILE_DIRECT && !(flight(req)->flags & FLIGHT_PEER) &&
+	    !join_writes(req, true))
+		return;
+	to_pool(sorted, req, LANE_SYNC, work_call);
+}
+
 static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	if (flight(req)->flags & FLIGHT_ADMITTED) {
@@ -274,7 +294,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 			route_finish(loop, req, -EOPNOTSUPP);
 		break;
 	case OP_FALLOCATE:
-		to_pool(sorted, req, LANE_SYNC, work_call);
+		route_fallocate(sorted, req);
 		break;
 	default:
 		to_pool(sorted, req, LANE_CALL, work_call);

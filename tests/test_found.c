@@ -26,6 +26,67 @@ START_TEST(empty_unaligned_direct_write_leaves_the_size)
 }
 END_TEST
 
+/* The file was cut behind the library's back: the first write, padded to a block,
+ * cuts it again, and the second must not be in what is cut off. */
+START_TEST(growing_write_survives_an_unaligned_one_before_it)
+{
+	struct onefd_file file;
+	struct job *jobs;
+	struct stat st;
+	int fd;
+
+	if (!has_direct(_i)) {
+		skip("no O_DIRECT here");
+		return;
+	}
+	fd = make_file(_i, 1 << 20, O_RDWR | O_DIRECT);
+	must(onefd_file_init(loop, &file, fd));
+	jobs = make_jobs(2, 4096);
+	for (int i = 0; i < 200; i++) {
+		must_libc(ftruncate(fd, 0));
+		onefd_prep_pwrite(&jobs[0].req, &file, jobs[0].buf, 100, 7);
+		onefd_prep_pwrite(&jobs[1].req, &file, jobs[1].buf, 4096, 8192);
+		job_submit(loop, &jobs[0]);
+		job_submit(loop, &jobs[1]);
+		drain_jobs(loop, jobs, 2);
+		must_libc(fstat(fd, &st));
+		ck_assert_int_eq(st.st_size, 8192 + 4096);
+	}
+	free_jobs(jobs, 2);
+	close(fd);
+}
+END_TEST
+
+/* What was allocated must not be cut off, nor what was punched be put back. */
+START_TEST(fallocate_and_unaligned_write_keep_clear_of_each_other)
+{
+	struct onefd_file file;
+	struct job *jobs;
+	struct stat st;
+	int fd;
+
+	if (!has_direct(_i)) {
+		skip("no O_DIRECT here");
+		return;
+	}
+	fd = make_file(_i, 0, O_RDWR | O_DIRECT);
+	must(onefd_file_init(loop, &file, fd));
+	jobs = make_jobs(2, 4096);
+	for (int i = 0; i < 200; i++) {
+		must_libc(ftruncate(fd, 0));
+		onefd_prep_pwrite(&jobs[0].req, &file, jobs[0].buf, 100, 7);
+		onefd_prep_fallocate(&jobs[1].req, &file, 0, 8192, 4096);
+		job_submit(loop, &jobs[0]);
+		job_submit(loop, &jobs[1]);
+		drain_jobs(loop, jobs, 2);
+		must_libc(fstat(fd, &st));
+		ck_assert_int_eq(st.st_size, jobs[1].res == 0 ? 8192 + 4096 : 107);
+	}
+	free_jobs(jobs, 2);
+	close(fd);
+}
+END_TEST
+
 static ssize_t answer_of(void *arg)
 {
 	return *(ssize_t *)arg;
@@ -49,6 +110,10 @@ int main(void)
 	TCase *tcase = add_case(suite, "found", make_loop, free_loop);
 
 	tcase_add_loop_test(tcase, empty_unaligned_direct_write_leaves_the_size, 0, place_count());
+	tcase_add_loop_test(tcase, growing_write_survives_an_unaligned_one_before_it, 0,
+			    place_count());
+	tcase_add_loop_test(tcase, fallocate_and_unaligned_write_keep_clear_of_each_other, 0,
+			    place_count());
 	tcase_add_test(tcase, call_may_answer_any_number);
 	return run_suite(suite);
 }
