@@ -1,5 +1,6 @@
-# header.sh - what the shell tests share: TAP, a scratch directory, and reading
-# <onefd.h> as text. Sourced, with $0 the test.
+# shellcheck shell=bash
+# header.sh - what the tests of the header, the manual and the ABI share: reading
+# <onefd.h> as text. Sourced, with $0 the test; brings tap.sh along.
 #
 # Meson sets SOURCE, CC, LIBRARY and PROGRAMS; by hand they have defaults.
 set -u
@@ -8,55 +9,18 @@ CC=${CC:-cc}
 LIBRARY=${LIBRARY:-$SOURCE/build/lib/libonefd.so}
 PROGRAMS=${PROGRAMS:-$SOURCE/build/examples}
 HEADER=$SOURCE/include/onefd.h
+. "$SOURCE/tests/tap.sh"
 
-scratch=$(mktemp -d) || exit 1
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/onefd-header.XXXXXX") || exit 1
 trap 'rm -rf "$scratch"' EXIT
-trap 'exit 1' HUP INT TERM
 
-tap_count=0
-tap_failed=0
-
-# tap STATUS NAME: what was printed to $scratch/why explains a failure.
-tap()
-{
-	tap_count=$((tap_count + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $tap_count - $2"
-	else
-		tap_failed=1
-		echo "not ok $tap_count - $2"
-		head -60 "$scratch/why" | sed 's/^/# /'
-	fi
-}
-
-# tap_quiet NAME: passes if nothing was written to $scratch/why.
-tap_quiet()
-{
-	[ ! -s "$scratch/why" ]
-	tap $? "$1"
-}
-
-tap_skip()
-{
-	tap_count=$((tap_count + 1))
-	echo "ok $tap_count - $1 # SKIP $2"
-}
-
-skip_all()
-{
-	echo "1..0 # SKIP $1"
-	exit 0
-}
-
-tap_end()
-{
-	echo "1..$tap_count"
-	exit "$tap_failed"
+# Passes on what it reads and fails if that is anything: a list of what is wrong.
+nothing() {
+	! grep .
 }
 
 # One spelling for declarations that differ in white space only.
-normalise()
-{
+normalise() {
 	awk '{
 		gsub(/[ \t]+/, " ")
 		gsub(/ ?\* ?/, "*")
@@ -72,8 +36,7 @@ normalise()
 }
 
 # The text of @1 without comments and preprocessor lines, a statement a line.
-statements()
-{
+statements() {
 	awk '
 	/^#ifdef __cplusplus/	{ skip = 1 }
 	!skip && !/^#/ && !more	{ text = text $0 "\n" }
@@ -101,24 +64,20 @@ statements()
 }
 
 # Prototypes of the exported functions, and of the callbacks.
-prototypes()
-{
+prototypes() {
 	statements "$HEADER" | grep -v '{' | grep -v '^typedef ' | grep '(.*)$'
 }
 
-callbacks()
-{
+callbacks() {
 	statements "$HEADER" | grep -v '{' | grep '^typedef .*(.*)$'
 }
 
-functions()
-{
+functions() {
 	prototypes | sed 's/(.*//; s/.*[ *]//' | sort
 }
 
 # "struct member" for each member of the public structures.
-members()
-{
+members() {
 	statements "$HEADER" | grep '^struct onefd_[a-z]* {' | awk '{
 		name = $2
 		sub(/^[^{]*{/, "")
@@ -139,7 +98,6 @@ members()
 }
 
 # The constants, versions left out.
-constants()
-{
+constants() {
 	sed -n 's/^#define[ \t]\(ONEFD_[A-Z_]*\)[ \t].*/\1/p' "$HEADER" | grep -v _VERSION_
 }

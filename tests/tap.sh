@@ -7,20 +7,20 @@
 count=0
 failed=0
 
-# run NAME: the function of that name is the test, in a shell of its own; 77
-# skips it, and its output is the reason.
+# run NAME [ARG]...: the function of that name is the test, in a shell of its own;
+# 77 skips it, and its output is the reason.
 run() {
 	local said status
 
-	said=$("$1" 2>&1)
+	said=$("$@" 2>&1)
 	status=$?
 	count=$((count + 1))
 	case $status in
-	0) echo "ok $count - $1" ;;
-	77) echo "ok $count - $1 # SKIP $said" ;;
+	0) echo "ok $count - $*" ;;
+	77) echo "ok $count - $* # SKIP $said" ;;
 	*)
 		failed=$((failed + 1))
-		echo "not ok $count - $1"
+		echo "not ok $count - $*"
 		sed 's/^/# /' <<<"$said"
 		;;
 	esac

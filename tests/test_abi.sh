@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # What compiled programs rely on: the names the library exports, and the sizes,
 # offsets and constants of the header, beside those stored in abi.txt.
 #
@@ -8,8 +8,7 @@
 stored=$SOURCE/tests/abi.txt
 
 # A program that prints every size, offset and constant.
-program()
-{
+program() {
 	cat <<'END'
 #include <onefd.h>
 #define M(s, m) printf("  %-16s %5zu %5zu\n", #m, offsetof(struct s, m), \
@@ -25,8 +24,7 @@ END
 	echo '}'
 }
 
-abi()
-{
+abi() {
 	program >"$scratch/abi.c"
 	$CC -I"$SOURCE/include" -o "$scratch/abi" "$scratch/abi.c" && "$scratch/abi" &&
 		callbacks && prototypes
@@ -37,33 +35,33 @@ if [ "${1:-}" = --update ]; then
 	exit
 fi
 
-if [ "$(uname -m)" != x86_64 ]; then
-	tap_skip "layout_is_the_stored_one" "abi.txt speaks of x86_64, this is $(uname -m)"
-elif ! abi >"$scratch/now" 2>"$scratch/why"; then
-	tap 1 "layout_is_the_stored_one"
-else
-	diff "$stored" "$scratch/now" >"$scratch/why" ||
-		echo "If that is meant: tests/test_abi.sh --update, and commit tests/abi.txt." \
-			>>"$scratch/why"
-	tap_quiet "layout_is_the_stored_one"
-fi
+layout_is_the_stored_one() {
+	[ "$(uname -m)" = x86_64 ] || { echo "abi.txt speaks of x86_64"; return 77; }
+	abi >"$scratch/now" && diff "$stored" "$scratch/now" && return
+	echo "If that is meant: tests/test_abi.sh --update, and commit tests/abi.txt."
+	return 1
+}
 
-if [ ! -e "$LIBRARY" ]; then
-	tap_skip "exported_names_are_those_of_the_header" "no library at $LIBRARY"
-else
-	functions >"$scratch/header"
-	# Names that begin with an underscore are the linker's and sanitizers'.
-	nm -D --defined-only "$LIBRARY" | awk '$2 ~ /[TBDRVWi]/ && $3 !~ /^_/ { print $3 }' |
-		grep -v '^ONEFD_' | sort >"$scratch/library"
-	sed 's/@.*//' "$scratch/library" | diff "$scratch/header" - >"$scratch/why"
-	tap_quiet "exported_names_are_those_of_the_header"
+# Names that begin with an underscore are the linker's and the sanitizers'.
+exported() {
+	nm -D --defined-only "$LIBRARY" |
+		awk '$2 ~ /[TBDRVWi]/ && $3 !~ /^_/ { print $3 }' | sort
+}
 
-	grep -v '@@ONEFD_[0-9.]*$' "$scratch/library" >"$scratch/why"
-	tap_quiet "every_exported_name_has_a_version"
+exported_names_are_those_of_the_header() {
+	diff <(functions) <(exported | sed 's/@.*//')
+}
 
-	readelf -d "$LIBRARY" >"$scratch/why"
-	grep -q 'SONAME.*\[libonefd\.so\.[0-9]*\]' "$scratch/why"
-	tap $? "soname_carries_the_abi_number"
-fi
+every_exported_name_has_a_version() {
+	exported | grep -v '@@ONEFD_[0-9.]*$' | nothing
+}
 
-tap_end
+soname_carries_the_abi_number() {
+	readelf -d "$LIBRARY" | grep 'SONAME.*\[libonefd\.so\.[0-9]*\]'
+}
+
+run layout_is_the_stored_one
+run exported_names_are_those_of_the_header
+run every_exported_name_has_a_version
+run soname_carries_the_abi_number
+plan

@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # The public headers compile alone, twice, after <aio.h>, in every dialect, with
 # and without _FILE_OFFSET_BITS. Those of the adapters need their host's headers
 # and are left out where these are missing.
@@ -27,42 +27,33 @@ struct all *owner(struct onefd_timer *timer)
 END
 { echo '#include <aio.h>'; cat "$scratch/alone.c"; } >"$scratch/after_aio.c"
 
-# try COMPILER LANGUAGE STANDARD: all four ways, one line of the report.
-try()
-{
-	: >"$scratch/why"
+# compiles COMPILER LANGUAGE STANDARD, all four ways
+compiles() {
+	local file bits
+
+	command -v "$1" || { echo "no $1"; return 77; }
 	for file in alone after_aio; do
-		for bits in '' -D_FILE_OFFSET_BITS=64; do
+		for bits in -U_FILE_OFFSET_BITS -D_FILE_OFFSET_BITS=64; do
+			echo "$file.c $bits"
 			"$1" -x "$2" -std="$3" $bits -Wall -Wextra -Wpedantic -Werror \
-				-fsyntax-only -I"$SOURCE/include" "$scratch/$file.c" \
-				>>"$scratch/why" 2>&1 || echo "$file $bits" >>"$scratch/why"
+				-fsyntax-only -I"$SOURCE/include" "$scratch/$file.c" || return 1
 		done
 	done
-	tap_quiet "onefd.h is $3 for $1"
 }
 
 for compiler in gcc clang; do
 	for standard in c99 c11 c17 c2x gnu11; do
-		if command -v $compiler >/dev/null; then
-			try $compiler c $standard
-		else
-			tap_skip "onefd.h is $standard for $compiler" "no $compiler"
-		fi
+		run compiles $compiler c $standard
 	done
 done
 for compiler in g++ clang++; do
 	for standard in c++17 c++20; do
-		if command -v $compiler >/dev/null; then
-			try $compiler c++ $standard
-		else
-			tap_skip "onefd.h is $standard for $compiler" "no $compiler"
-		fi
+		run compiles $compiler c++ $standard
 	done
 done
 
 # The flags that @1.h of include/onefd needs for its host.
-host_flags()
-{
+host_flags() {
 	case $1 in
 	glib) package=glib-2.0 ;;
 	sd-event) package=libsystemd ;;
@@ -72,18 +63,21 @@ host_flags()
 	pkg-config --cflags "$package" 2>/dev/null
 }
 
+stands_alone() {
+	local name=${1%.h} said
+
+	printf '#include <onefd/%s.h>\n' "$name" "$name" >"$scratch/host.c"
+	# shellcheck disable=SC2046
+	said=$($CC $(host_flags "$name") -D_GNU_SOURCE -std=c11 -Wall -Wextra -Werror \
+		-Wno-unused-function -fsyntax-only -I"$SOURCE/include" "$scratch/host.c" 2>&1) &&
+		return
+	grep -o 'fatal error: [^ ]*: No such file' <<<"$said" | grep -v onefd && return 77
+	echo "$said"
+	return 1
+}
+
 for header in "$SOURCE"/include/onefd/*.h; do
-	[ -f "$header" ] || continue
-	name=$(basename "$header" .h)
-	printf '#include <onefd/%s.h>\n#include <onefd/%s.h>\n' "$name" "$name" >"$scratch/host.c"
-	if $CC $(host_flags "$name") -D_GNU_SOURCE -std=c11 -Wall -Wextra -Werror -Wno-unused-function \
-		-fsyntax-only -I"$SOURCE/include" "$scratch/host.c" >"$scratch/why" 2>&1; then
-		tap 0 "onefd/$name.h stands alone"
-	elif missing=$(grep -o 'fatal error: [^ ]*: No such file' "$scratch/why" | grep -v onefd); then
-		tap_skip "onefd/$name.h stands alone" "$missing"
-	else
-		tap 1 "onefd/$name.h stands alone"
-	fi
+	[ ! -f "$header" ] || run stands_alone "${header##*/}"
 done
 
-tap_end
+plan

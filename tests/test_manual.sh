@@ -1,15 +1,14 @@
-#!/bin/sh
+#!/bin/bash
 # The manual says what the header says: every function has its page, prototypes
 # and errnos agree, and what is printed as code compiles.
 . "$(dirname "$0")/header.sh"
 man=$SOURCE/man
-command -v mandoc >/dev/null || skip_all "no mandoc"
 
 # What is wanted in SYNOPSIS, DESCRIPTION, EXAMPLES and so on: section @1 of
 # the pages that follow.
-section()
-{
-	name=$1
+section() {
+	local name=$1
+
 	shift
 	awk -v name="$name" '
 		/^\.Sh /	{ inside = $0 == ".Sh " name; next }
@@ -17,8 +16,7 @@ section()
 }
 
 # Prototypes from the .Ft, .Fn, .Fo, .Fa and .Fc of a SYNOPSIS on stdin.
-synopsis()
-{
+synopsis() {
 	awk '
 	function word(  w) {		# takes the next argument off line
 		sub(/^ */, "", line)
@@ -48,15 +46,13 @@ synopsis()
 # Of "function errno" lines, those of functions that can fail or, as the preps,
 # lead to a result that can.
 prototypes | grep -e '^int ' -e ' onefd_prep_' | sed 's/(.*//; s/.* //' >"$scratch/failing"
-only_failing()
-{
+only_failing() {
 	awk 'NR == FNR { fails[$1] = 1; next } fails[$1]' "$scratch/failing" - | sort -u
 }
 
 # "function errno" as the comments of the header have it. "with -EX" speaks of
 # a result and not of the call; "as onefd_x()" takes over the errnos of x.
-header_errnos()
-{
+header_errnos() {
 	awk '
 	/^$/		{ comment = "" }
 	/^(\/\*| \*)/	{ inside = 1 }
@@ -94,8 +90,7 @@ header_errnos()
 
 # "function errno" as the ERRORS of page @1 have it: a list of errnos belongs to
 # the functions named before it, or to all functions of the page.
-page_errnos()
-{
+page_errnos() {
 	all=$(section NAME "$1" | awk '$1 == ".Nm" { printf "%s ", $2 }')
 	section ERRORS "$1" | awk -v all="$all" '
 	/^\.Bl/			{ list = 1 }
@@ -109,8 +104,7 @@ page_errnos()
 }
 
 # Writes the literal blocks on stdin to @1.1.c, @1.2.c and so on, as C.
-blocks()
-{
+blocks() {
 	awk -v stem="$1" '
 	/^\.Bd -literal/	{ file = stem "." ++n ".c"; next }
 	/^\.Ed/			{ close(file); file = ""; next }
@@ -128,164 +122,210 @@ prelude='#include <errno.h>
 #include <onefd.h>
 #line 1'
 
-compile()
-{
+compile() {
 	$CC -x c -std=gnu11 -D_GNU_SOURCE -Wall -Werror -Wno-unused-function \
 		-fsyntax-only -I"$SOURCE/include" "$1"
 }
 
-for page in "$man"/*.[1-9]; do
-	# Whether the manual of this machine has the pages of others is not ours.
-	mandoc -T lint -W style "$page" 2>/dev/null |
-		grep -v 'referenced manual not found' >"$scratch/why"
-	tap_quiet "lint_is_silent: ${page##*/}"
-done
+# "page function" from the NAME sections
+names() {
+	local page
 
-functions >"$scratch/functions"
-for page in "$man"/*.3; do
-	section NAME "$page" | awk '$1 == ".Nm" { print $2 }'
-done | sort >"$scratch/names"
-diff "$scratch/functions" "$scratch/names" >"$scratch/why"
-tap_quiet "every_function_is_named_by_one_page"
+	for page in "$man"/*.3; do
+		section NAME "$page" | awk -v page="${page##*/}" '$1 == ".Nm" { print page, $2 }'
+	done
+}
 
-for page in "$man"/*.[1-9]; do
-	grep -q "^  '${page##*/}',$" "$man/meson.build" || echo "${page##*/} is not installed"
-done >"$scratch/why"
-tap_quiet "every_page_is_installed"
+# Whether the manual of this machine has the pages of others is not ours to say.
+lint_is_silent() {
+	command -v mandoc >/dev/null || { echo "no mandoc"; return 77; }
+	mandoc -T lint -W style "$man/$1" 2>/dev/null | grep -v 'referenced manual not found' |
+		nothing
+}
 
-{ prototypes; callbacks; } | sort >"$scratch/header"
-section SYNOPSIS "$man"/*.3 | synopsis | sort >"$scratch/pages"
-diff "$scratch/header" "$scratch/pages" >"$scratch/why"
-tap_quiet "every_synopsis_agrees_with_the_header"
+every_function_is_named_by_one_page() {
+	diff <(functions) <(names | sed 's/.* //' | sort)
+}
 
-for page in "$man"/*.3; do
-	section NAME "$page" | awk '$1 == ".Nm" { print $2 }' | sort >"$scratch/names"
-	section SYNOPSIS "$page" | synopsis | grep -v '^typedef' |
-		sed 's/(.*//; s/.*[ *]//' | sort >"$scratch/pages"
-	diff "$scratch/names" "$scratch/pages"
-done >"$scratch/why"
-tap_quiet "name_and_synopsis_name_the_same_functions"
+every_page_is_installed() {
+	local page
 
-for page in "$man"/*.3; do
+	for page in "$man"/*.[1-9]; do
+		grep -q "^  '${page##*/}',$" "$man/meson.build" || echo "${page##*/}"
+	done | nothing
+}
+
+every_synopsis_agrees_with_the_header() {
+	diff <({ prototypes; callbacks; } | sort) <(section SYNOPSIS "$man"/*.3 | synopsis | sort)
+}
+
+name_and_synopsis_name_the_same_functions() {
+	local page
+
+	for page in "$man"/*.3; do
+		section SYNOPSIS "$page" | synopsis | grep -v '^typedef' |
+			sed "s/(.*//; s/.*[ *]/${page##*/} /"
+	done | sort | diff <(names | sort) -
+}
+
+synopsis_compiles() {
 	{
 		echo "#include <onefd.h>"
-		section SYNOPSIS "$page" | synopsis | sed 's/$/;/'
+		section SYNOPSIS "$man/$1" | synopsis | sed 's/$/;/'
 	} >"$scratch/synopsis.c"
-	compile "$scratch/synopsis.c" 2>&1
-done >"$scratch/why"
-tap_quiet "every_synopsis_compiles"
+	compile "$scratch/synopsis.c"
+}
 
 # Of the two errnos common to all, a free of NULL is fine, and a forked child
 # makes a loop of its own.
-{
-	header_errnos
+common_errnos() {
 	prototypes | grep '^int ' | sed 's/(.*//; s/.* //' |
 		awk '$1 != "onefd_free" { print $1, "EINVAL" }
 		     $1 != "onefd_new" { print $1, "ECHILD" }'
-} | sort -u >"$scratch/header"
-for page in "$man"/*.3; do
-	page_errnos "$page"
-done | sort -u >"$scratch/pages"
-comm -23 "$scratch/header" "$scratch/pages" | sed 's/$/: not in ERRORS/' >"$scratch/why"
-tap_quiet "every_errno_of_the_header_is_in_the_page"
+}
+
+all_page_errnos() {
+	local page
+
+	for page in "$man"/*.3; do
+		page_errnos "$page"
+	done | sort -u
+}
+
+every_errno_of_the_header_is_in_its_page() {
+	comm -23 <({ header_errnos; common_errnos; } | sort -u) <(all_page_errnos) | nothing
+}
+
 # The results of requests are the kernel's, and the pages list more of them.
-comm -13 "$scratch/header" "$scratch/pages" | grep -v '^onefd_prep_' |
-	sed 's/$/: not in the header/' >"$scratch/why"
-tap_quiet "no_page_has_an_errno_that_the_header_has_not"
+no_page_has_an_errno_that_the_header_has_not() {
+	comm -13 <({ header_errnos; common_errnos; } | sort -u) <(all_page_errnos) |
+		grep -v '^onefd_prep_' | nothing
+}
 
-# The excerpts of structures: white space and comments aside, they are lines of
-# the header.
-statements "$HEADER" | grep '^struct onefd_[a-z]* {' | sed 's/[;{]/&\n/g' | normalise |
-	sort -u >"$scratch/header"
-for page in "$man"/*.3; do
-	section DESCRIPTION "$page" | blocks "$scratch/struct"
+# Declarations of the structures in @1, one a line.
+pieces() {
+	statements "$1" | grep '^struct onefd_[a-z]* {' | sed 's/[;{]/&\n/g' | normalise |
+		grep -v '^}*$' | sort -u
+}
+
+# White space and comments aside, every line is one of the header.
+excerpts_are_in_the_header() {
+	local file
+
+	section DESCRIPTION "$man/$1" | blocks "$scratch/struct"
 	for file in "$scratch"/struct.*.c; do
-		[ -f "$file" ] || continue
-		statements "$file" | sed 's/[;{]/&\n/g' | normalise | grep -v '^}*$' |
-			sort -u | comm -13 "$scratch/header" - | sed "s/^/${page##*/}: /"
+		[ ! -f "$file" ] || comm -13 <(pieces "$HEADER") <(pieces "$file")
 		rm -f "$file"
+	done | nothing
+}
+
+every_constant_is_explained() {
+	local word
+
+	for word in $(constants); do
+		grep -qw "$word" "$man"/*.3 || echo "$word is in no page"
+	done | nothing
+}
+
+every_constant_of_a_page_exists() {
+	grep -hoE 'ONEFD_[A-Z_]*[A-Z]\>' "$man"/*.[37] | grep -v _VERSION_ |
+		grep '_.*_' | sort -u | comm -23 - <(constants | sort) | nothing
+}
+
+every_counter_is_explained() {
+	local word
+
+	for word in $(members | awk '$1 == "onefd_stats" { print $2 }'); do
+		grep -q "^\.It Fa.* $word\( \|$\)" "$man/onefd_stats.3" || echo "$word"
+	done | nothing
+}
+
+# Pages and aliases, as "name.section"
+known() {
+	local page
+
+	awk -f "$man/names.awk" "$man"/*.[1-9] | sed 's/ .*//'
+	for page in "$man"/*.[1-9]; do
+		echo "${page##*/}"
 	done
-done >"$scratch/why"
-tap_quiet "every_excerpt_is_in_the_header"
+}
 
-constants | sort >"$scratch/header"
-sed -n 's/.*\(ONEFD_[A-Z_]*\).*/\1/p' "$man"/*.[1-9] | grep -v -e _VERSION_ -e '_$' |
-	grep -v -x -f "$scratch/header" >"$scratch/why"
-for word in $(cat "$scratch/header"); do
-	grep -q "$word" "$man"/*.3 || echo "$word: in no page"
-done >>"$scratch/why"
-for word in $(members | awk '$1 == "onefd_stats" { print $2 }'); do
-	grep -q "^\.It Fa.* $word\( \|$\)" "$man/onefd_stats.3" || echo "$word: not in onefd_stats.3"
-done >>"$scratch/why"
-grep -v '^ONEFD_[A-Z]*$' "$scratch/why" >"$scratch/rest"; mv "$scratch/rest" "$scratch/why"
-tap_quiet "every_constant_and_counter_is_explained"
+references_to_pages_of_ours_lead_somewhere() {
+	sed -n 's/^\.Xr \(onefd[^ ]*\) \([1-9]\).*/\1.\2/p' "$man/$1" |
+		grep -v -x -F -f <(known) | nothing
+}
 
-awk -f "$man/names.awk" "$man"/*.[1-9] | sed 's/ .*//' >"$scratch/known"
+example_compiles() {
+	compile "$scratch/$1.c"
+}
+
+# Under sanitizers the library wants more than a plain link gives: that is not
+# the example's fault.
+example_links() {
+	$CC -D_GNU_SOURCE -I"$SOURCE/include" -o "$scratch/$1" "$scratch/$1.c" "$LIBRARY" \
+		-Wl,--allow-shlib-undefined
+}
+
+program_of_the_overview_counts_lines() {
+	local page
+
+	if nm -D "$LIBRARY" | grep -q -e __asan_ -e __tsan_; then
+		echo "a sanitizer's library does not run in a program without"
+		return 77
+	fi
+	for page in "$man"/*.[1-9]; do
+		diff <(LD_LIBRARY_PATH=${LIBRARY%/*} "$scratch/onefd.7.1" "$page") - \
+			<<<"$(wc -l <"$page") lines in $(wc -c <"$page") bytes" || return 1
+	done
+}
+
+# Long options, from --help and from the page
+options_agree() {
+	local program=$PROGRAMS/${1%.1}
+
+	[ -x "$program" ] || { echo "$program is not built"; return 77; }
+	diff <({ echo --help; "$program" --help; } | grep -o -e '--[a-z][-a-z]*' | sort -u) \
+		<(sed -n 's/^\.It \(Fl [a-zA-Z] , \)\?Fl Fl \([a-z][-a-z]*\).*/--\2/p' "$man/$1" |
+			sort -u)
+}
+
 for page in "$man"/*.[1-9]; do
-	echo "${page##*/}" >>"$scratch/known"
+	run lint_is_silent "${page##*/}"
+	run references_to_pages_of_ours_lead_somewhere "${page##*/}"
 done
-for page in "$man"/*.[1-9]; do
-	sed -n 's/^\.Xr \(onefd[^ ]*\) \([1-9]\).*/\1.\2/p' "$page" |
-		grep -v -x -F -f "$scratch/known" | sed "s/^/${page##*/}: /"
-done >"$scratch/why"
-tap_quiet "every_reference_to_a_page_of_ours_leads_somewhere"
+run every_page_is_installed
+run every_function_is_named_by_one_page
+run every_synopsis_agrees_with_the_header
+run name_and_synopsis_name_the_same_functions
+run every_errno_of_the_header_is_in_its_page
+run no_page_has_an_errno_that_the_header_has_not
+run every_constant_is_explained
+run every_constant_of_a_page_exists
+run every_counter_is_explained
+
+for page in "$man"/*.3; do
+	run synopsis_compiles "${page##*/}"
+	run excerpts_are_in_the_header "${page##*/}"
+done
 
 # An example without #include is given the usual ones.
 for page in "$man"/*.[37]; do
-	base=${page##*/}
-	section EXAMPLES "$page" | blocks "$scratch/$base"
+	section EXAMPLES "$page" | blocks "$scratch/${page##*/}"
 done
 for file in "$scratch"/onefd*.c; do
-	base=${file##*/}
+	name=$(basename "$file" .c)
 	grep -q '^#include' "$file" || {
-		{ printf '%s "%s"\n' "$prelude" "$base"; cat "$file"; } >"$scratch/whole"
+		printf '%s "%s"\n' "$prelude" "$name" | cat - "$file" >"$scratch/whole"
 		mv "$scratch/whole" "$file"
 	}
-	compile "$file" >"$scratch/why" 2>&1
-	tap $? "example_compiles: ${base%.c}"
+	run example_compiles "$name"
 done
-
-# Whole programs are linked too. Under sanitizers the library wants more than a
-# plain link gives: that is not the example's fault.
 for file in $(grep -l '^int main(' "$scratch"/onefd*.c); do
-	base=${file##*/}
-	if [ ! -e "$LIBRARY" ]; then
-		tap_skip "example_links: ${base%.c}" "no library at $LIBRARY"
-		continue
-	fi
-	$CC -D_GNU_SOURCE -I"$SOURCE/include" -o "$scratch/program" "$file" "$LIBRARY" \
-		-Wl,--allow-shlib-undefined >"$scratch/why" 2>&1
-	tap $? "example_links: ${base%.c}"
-	[ "$base" = onefd.7.1.c ] && mv "$scratch/program" "$scratch/lines"
+	run example_links "$(basename "$file" .c)"
 done
+run program_of_the_overview_counts_lines
 
-# The program of the overview does what its page says. A library with a
-# sanitizer in it does not run in a program without.
-if [ ! -x "$scratch/lines" ] || nm -D "$LIBRARY" | grep -q -e __asan_ -e __tsan_; then
-	tap_skip "program_of_the_overview_counts_lines" "no plain library"
-else
-	for page in "$man"/*; do
-		LD_LIBRARY_PATH=${LIBRARY%/*} "$scratch/lines" "$page"
-		echo "$(wc -l <"$page") lines in $(wc -c <"$page") bytes"
-	done 2>&1 | uniq -u >"$scratch/why"
-	tap_quiet "program_of_the_overview_counts_lines"
-fi
-
-# Long options, from --help and from the page.
 for page in "$man"/*.1; do
-	[ -f "$page" ] || continue
-	base=${page##*/}
-	program=$PROGRAMS/${base%.1}
-	if [ ! -x "$program" ]; then
-		tap_skip "options_agree: $base" "$program is not built"
-		continue
-	fi
-	{ echo --help; "$program" --help 2>&1; } | grep -o -e '--[a-z][-a-z]*' |
-		sort -u >"$scratch/help"
-	sed -n 's/^\.It Fl Fl \([a-z][-a-z]*\).*/--\1/p
-		s/^\.It Fl [a-zA-Z] , Fl Fl \([a-z][-a-z]*\).*/--\1/p' "$page" | sort -u >"$scratch/pages"
-	diff "$scratch/help" "$scratch/pages" >"$scratch/why"
-	tap_quiet "options_agree: $base"
+	run options_agree "${page##*/}"
 done
-
-tap_end
+plan
