@@ -66,6 +66,21 @@ digest_is_the_known_answer() {
 	same digest "$("$tour" --json "$top/known" | value digest)" c136b2e21ea1a210
 }
 
+# With no size known beforehand, as in /proc, reading goes on until the end.
+length_is_found_by_reading() {
+	local known found size paths=()
+
+	strace -o /dev/null true 2>/dev/null || { echo "strace does not work here"; return 77; }
+	for size in 0 4096 4097 131072 262144; do
+		paths+=(-P "$size")
+	done
+	known=$("$tour" --json "$tree/a/b" | value digest)
+	found=$(strace -f -qq -o "$top/sizes" "${paths[@]}" -e trace=newfstatat \
+		-e inject=newfstatat:error=ENOENT "$tour" --json "$tree/a/b" 2>/dev/null | value digest)
+	grep -q INJECTED "$top/sizes" || { echo "sizes come by another call here"; return 77; }
+	same digest "$found" "$known"
+}
+
 digest_sees_one_byte_changed() {
 	local before after
 
@@ -111,7 +126,7 @@ unreadable_is_counted_and_named_not_fatal() {
 few_descriptors_suffice() {
 	local json
 
-	json=$(ulimit -n 40 && "$tour" --verify --json "$tree") || return 1
+	json=$(ulimit -n 24 && "$tour" --verify --json "$tree") || return 1
 	same unreadable "$(value unreadable <<<"$json")" 0 &&
 	same verify "$(value verify <<<"$json")" equal
 }
@@ -218,6 +233,7 @@ run reads_every_byte_as_read_does
 run links_and_fifos_are_not_followed
 run digest_depends_on_the_bytes_alone
 run digest_is_the_known_answer
+run length_is_found_by_reading
 run digest_sees_one_byte_changed
 run direct_opens_all_or_says_so
 run buffered_opens_none_direct
