@@ -340,7 +340,9 @@ static void blame(struct onefd *loop, struct engine_kaio *kaio)
 		if (window_narrow(queue_of(req))) {
 			narrowed = queue_of(req);
 			loop->stats.narrowed++;
-		} else {
+		} else if (!req->file->detour[file_way(req)]) {
+			/* Once a submission, however many of the file it took: a
+			 * second time would double the detour. */
 			loop->stats.demoted += file_blocked(req->file, file_way(req), true);
 		}
 	}

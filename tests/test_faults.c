@@ -220,6 +220,72 @@ static int getevents_interrupted(io_context_t ctx, long count, struct io_event *
 	return r == 0 ? -EINTR : r;
 }
 
+/* ---- a submission that took long ----------------------------------------- */
+
+enum { FEW = 16 };		/* so few that the window is not to blame */
+
+static uint64_t stopped_clock;
+static bool slow;		/* the next io_submit() of the loop's thread is */
+
+static uint64_t stopped_now(void)
+{
+	return stopped_clock;
+}
+
+static int submit_slow_once(io_context_t ctx, long count, struct iocb **batch)
+{
+	if (slow && pthread_equal(pthread_self(), loop_thread)) {
+		stopped_clock += 10 * MILLISECOND;
+		slow = false;
+	}
+	return real.io_submit(ctx, count, batch);
+}
+
+static void read_few(struct reads *reads)
+{
+	for (int i = 0; i < FEW; i++) {
+		struct job *job = &reads->jobs[i];
+
+		onefd_prep_pread(&job->req, &reads->file, job->buf, BLOCK, i * BLOCK);
+		job_submit(loop, job);
+	}
+	drain_jobs(loop, reads->jobs, FEW);
+}
+
+/* Whether a batch went by kernel AIO from the loop's thread. */
+static bool few_went_by_kaio(struct reads *reads)
+{
+	uint64_t before = stats_now().kaio;
+
+	read_few(reads);
+	return stats_now().kaio == before + FEW;
+}
+
+/* It was one submission, so it is one detour of 64 and not one for each of its
+ * requests, each twice as long as the one before. */
+START_TEST(slow_submission_is_blamed_once)
+{
+	struct reads reads;
+	struct onefd_stats before;
+	int batches = 0;
+
+	sys.now = stopped_now;
+	sys.io_submit = submit_slow_once;
+	reads_submit(&reads, _i);
+	drain_jobs(loop, reads.jobs, READS);
+	slow = few_went_by_kaio(&reads);
+	before = stats_now();
+	if (slow) {
+		read_few(&reads);
+		ck_assert_uint_eq(stats_now().demoted, before.demoted + 1);
+		while (!few_went_by_kaio(&reads))
+			ck_assert_int_lt(++batches, 64 / FEW + 1);
+		ck_assert_uint_eq(stats_now().pool, before.pool + 64);
+	}
+	reads_finish(&reads, 0);
+}
+END_TEST
+
 START_TEST(getevents_that_are_interrupted_lose_nothing)
 {
 	struct reads reads;
@@ -658,6 +724,7 @@ int main(void)
 	tcase_add_loop_test(submit, short_submit_loses_nothing, 0, places);
 	tcase_add_loop_test(submit, submit_error_is_of_one_request, 0, places);
 	tcase_add_loop_test(submit, submit_that_never_finds_a_slot_ends, 0, places);
+	tcase_add_loop_test(submit, slow_submission_is_blamed_once, 0, places);
 	tcase_add_loop_test(complete, getevents_that_are_interrupted_lose_nothing, 0, places);
 	tcase_add_loop_test(complete, ring_of_256_with_budget_64_is_drained, 0, places);
 	tcase_add_loop_test(complete, stale_counter_is_never_waited_on, 0, places);
