@@ -255,6 +255,12 @@ static int submit_and_complete(io_context_t ctx, long count, struct iocb **iocbs
 	return r;
 }
 
+/* Or the library finds that submissions take long, and leaves them to workers. */
+static uint64_t stopped_now(void)
+{
+	return 1;
+}
+
 static double calls_a_request(void)
 {
 	double requests = (REQUESTS + DEPTH - 1) / DEPTH * DEPTH;
@@ -278,6 +284,7 @@ START_TEST(direct_batches_of_32_cost_under_a_tenth_of_a_call_each)
 	}
 	(void)calls_a_request();	/* with the device as it is */
 	sys.io_submit = submit_and_complete;
+	sys.now = stopped_now;
 	ck_assert_double_lt(calls_a_request(), 0.1);
 	close_jobs();
 }
