@@ -20,7 +20,7 @@
  *
  * Two errnos are common to every int function and not repeated below:
  * -EINVAL for a NULL argument, -ECHILD in a forked child of the maker. The other
- * functions do nothing then; only the preps must be given a request.
+ * functions do nothing then.
  */
 #ifndef ONEFD_H
 #define ONEFD_H

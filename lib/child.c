@@ -69,6 +69,8 @@ int onefd_child_start(struct onefd *loop, struct onefd_child *child)
 	if (child->loop)
 		return -EBUSY;
 	fd = sys.pidfd_open(child->pid);
+	if (fd == -EPERM)	/* a seccomp profile that does not know the call */
+		return -ENOSYS;
 	if (fd < 0)
 		return fd;
 	child->watch.fd = fd;

@@ -19,10 +19,14 @@
 
 /* ---- preparation ------------------------------------------------------- */
 
-static void prep(struct onefd_req *req, enum op op, struct onefd_file *file, off_t offset)
+/* False: there is nothing to prepare, and submit will say so. */
+static bool prep(struct onefd_req *req, enum op op, struct onefd_file *file, off_t offset)
 {
-	void *data = req->data;
+	void *data;
 
+	if (!req)
+		return false;
+	data = req->data;
 	memset(req, 0, sizeof *req);
 	req->data = data;
 	req->op = (uint8_t)op;
@@ -30,12 +34,14 @@ static void prep(struct onefd_req *req, enum op op, struct onefd_file *file, off
 	req->offset = offset;
 	req->iov = &req->one;
 	list_init(&req->link);
+	return true;
 }
 
 static void prep_one(struct onefd_req *req, enum op op, struct onefd_file *file,
 		     void *buf, size_t len, off_t offset)
 {
-	prep(req, op, file, offset);
+	if (!prep(req, op, file, offset))
+		return;
 	req->one.iov_base = buf;
 	req->one.iov_len = len;
 	req->iovcnt = 1;
@@ -56,7 +62,8 @@ void onefd_prep_pwrite(struct onefd_req *req, struct onefd_file *file,
 void onefd_prep_preadv(struct onefd_req *req, struct onefd_file *file,
 		       const struct iovec *iov, size_t iovcnt, off_t offset)
 {
-	prep(req, OP_READ, file, offset);
+	if (!prep(req, OP_READ, file, offset))
+		return;
 	req->iov = iov;
 	req->iovcnt = iovcnt;
 }
@@ -64,19 +71,21 @@ void onefd_prep_preadv(struct onefd_req *req, struct onefd_file *file,
 void onefd_prep_pwritev(struct onefd_req *req, struct onefd_file *file,
 			const struct iovec *iov, size_t iovcnt, off_t offset)
 {
-	prep(req, OP_WRITE, file, offset);
+	if (!prep(req, OP_WRITE, file, offset))
+		return;
 	req->iov = iov;
 	req->iovcnt = iovcnt;
 }
 
 void onefd_prep_fsync(struct onefd_req *req, struct onefd_file *file, int datasync)
 {
-	prep(req, datasync ? OP_FDATASYNC : OP_FSYNC, file, 0);
+	(void)prep(req, datasync ? OP_FDATASYNC : OP_FSYNC, file, 0);
 }
 
 void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events)
 {
-	prep(req, OP_POLL, NULL, 0);
+	if (!prep(req, OP_POLL, NULL, 0))
+		return;
 	flight(req)->call.fd = fd;
 	flight(req)->call.flags = (int)events;
 }
@@ -84,7 +93,8 @@ void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events)
 void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
 		       int flags, mode_t mode)
 {
-	prep(req, OP_OPENAT, NULL, 0);
+	if (!prep(req, OP_OPENAT, NULL, 0))
+		return;
 	flight(req)->call = (struct call){
 		.path = path, .fd = dirfd, .flags = flags, .mode = mode,
 	};
@@ -93,7 +103,8 @@ void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
 void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
 		      int flags, unsigned mask, struct statx *buf)
 {
-	prep(req, OP_STATX, NULL, 0);
+	if (!prep(req, OP_STATX, NULL, 0))
+		return;
 	flight(req)->call = (struct call){
 		.path = path, .buf = buf, .fd = dirfd, .flags = flags, .mask = mask,
 	};
@@ -102,14 +113,16 @@ void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
 void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
 			  int mode, off_t offset, off_t len)
 {
-	prep(req, OP_FALLOCATE, file, offset);
+	if (!prep(req, OP_FALLOCATE, file, offset))
+		return;
 	flight(req)->call.flags = mode;
 	flight(req)->call.length = len;
 }
 
 void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)
 {
-	prep(req, OP_CALL, NULL, 0);
+	if (!prep(req, OP_CALL, NULL, 0))
+		return;
 	flight(req)->call.fn = call;
 	flight(req)->call.buf = arg;
 }
