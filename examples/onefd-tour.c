@@ -474,6 +474,24 @@ static void fail(struct entry *entry, int error)
 	queue_push(&tour.unreadable, entry);
 }
 
+/* Out of descriptors, while @open files of ours will give theirs back: it is
+ * worth another try, and fewer are opened from now on. */
+static bool descriptors_return(ssize_t error, unsigned open)
+{
+	if ((error != -EMFILE && error != -ENFILE) || !open)
+		return false;
+	tour.open_most = open > 1 ? open - 1 : 1;
+	return true;
+}
+
+static void put_back(struct queue *queue, struct entry *entry)
+{
+	struct queue one = { 0 };
+
+	queue_push(&one, entry);
+	queue_push_front(queue, &one);
+}
+
 static void listed(struct onefd_req *req)
 {
 	struct listing *listing = req->data;
@@ -483,7 +501,9 @@ static void listed(struct onefd_req *req)
 	tour.n_others += listing->others;
 	queue_push_front(&tour.folders, &listing->folders);
 	queue_push_front(&tour.files, &listing->files);
-	if (req->res < 0) {
+	if (!tour.interrupted && descriptors_return(req->res, tour.open)) {
+		put_back(&tour.folders, listing->folder);
+	} else if (req->res < 0) {
 		fail(listing->folder, (int)req->res);
 	} else {
 		tour.n_folders++;
@@ -646,18 +666,13 @@ static void slot_open(struct slot *slot);
 /* Whether the open is tried again, or later. */
 static bool open_again(struct slot *slot, int error)
 {
-	struct queue one = { slot->entry, slot->entry, 1 };
-
 	if (error == -EINVAL && slot->direct && tour.mode == MODE_AUTO) {
 		slot->direct = false;
 		slot_open(slot);
 		return true;
 	}
-	/* Out of descriptors: the files that are open will give theirs back. */
-	if ((error == -EMFILE || error == -ENFILE) && tour.open > 1) {
-		tour.open_most = tour.open - 1;
-		slot->entry->next = NULL;
-		queue_push_front(&tour.files, &one);
+	if (descriptors_return(error, tour.open - 1)) {
+		put_back(&tour.files, slot->entry);
 		slot_release(slot);
 		return true;
 	}
