@@ -37,6 +37,11 @@ static void describe_file(struct onefd *loop, const char *path)
 	if (fd < 0)
 		die(path, errno);
 	r = onefd_file_init(loop, &file, fd);
+	if (r == -ESPIPE) {
+		fprintf(stderr, "onefd-info: %s: no file to read at an offset, but one to watch\n",
+			path);
+		exit(1);
+	}
 	if (r < 0)
 		die(path, -r);
 	printf("\n%s\n", path);

@@ -807,7 +807,7 @@ static void echo_send(void)
 	echo->sent++;
 	if (send(echo->client.fd, &echo->sent, sizeof echo->sent,
 		 MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof echo->sent)
-		echo_trouble("could not be sent");
+		echo_trouble("one could not be sent");
 }
 
 static void client_ready(struct onefd_watch *watch, uint32_t events)
@@ -818,7 +818,7 @@ static void client_ready(struct onefd_watch *watch, uint32_t events)
 	(void)events;
 	if (recv(watch->fd, &answer, sizeof answer, MSG_DONTWAIT) != sizeof answer ||
 	    answer != echo->sent) {
-		echo_trouble("came back wrong");
+		echo_trouble("one came back wrong");
 		return;
 	}
 	histogram_add(&echo->trip, clock_ns() - echo->since);
@@ -832,7 +832,7 @@ static void server_ready(struct onefd_watch *watch, uint32_t events)
 
 	(void)events;
 	if (n <= 0 || send(watch->fd, buf, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) != n)
-		echo_trouble("was not served");
+		echo_trouble("one was not served");
 }
 
 static void listener_ready(struct onefd_watch *watch, uint32_t events)
@@ -844,7 +844,7 @@ static void listener_ready(struct onefd_watch *watch, uint32_t events)
 	(void)events;
 	if (fd < 0) {
 		if (errno != EAGAIN)
-			echo_trouble("was not accepted");
+			echo_trouble("one was not accepted");
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -1167,7 +1167,7 @@ static void print_text(const struct onefd_stats *stats)
 	       ms(tour.lateness.max), ms(quantile(&tour.lateness, .999)), tour.lateness.count);
 	printf("echo       %" PRIu64 " served, p50 %.3f, p99 %.3f ms%s%s\n", tour.echo.trip.count,
 	       ms(quantile(&tour.echo.trip, .5)), ms(quantile(&tour.echo.trip, .99)),
-	       tour.echo.trouble ? "; one " : "", tour.echo.trouble ? tour.echo.trouble : "");
+	       tour.echo.trouble ? "; " : "", tour.echo.trouble ? tour.echo.trouble : "");
 	printf("child      %s\n", child_report());
 	printf("digest     %016" PRIx64 "\n", tour.digest);
 	if (tour.verify)
