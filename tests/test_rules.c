@@ -236,17 +236,18 @@ END_TEST
 
 static int results[3];	/* cancelled, too late, not out */
 
-/* Cancels every second of @jobs and remembers what was promised. */
-static void cancel_half(struct job *jobs, int *promised, int count)
+/* Cancels every fourth of @jobs from @first and remembers what was promised. */
+static void cancel_some(struct job *jobs, int *promised, int first, int count)
 {
-	for (int i = 0; i < count; i += 2) {
+	for (int i = first; i < count; i += 4) {
 		promised[i] = job_cancel(&jobs[i]);
 		results[promised[i] == 0 ? 0 : promised[i] == -EBUSY ? 1 : 2]++;
 		ck_assert_int_eq(jobs[i].calls, 0);
 	}
 }
 
-/* Depth 4: some are out, the rest is queued or held. */
+/* A quarter is cancelled while queued. Then, at depth 4, some are out, some
+ * done, the rest queued or held; how many of each is the device's affair. */
 START_TEST(exactly_once_cancelled_wherever_they_stand)
 {
 	struct onefd_file file;
@@ -260,8 +261,10 @@ START_TEST(exactly_once_cancelled_wherever_they_stand)
 		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, BLOCK, i * BLOCK);
 		job_submit(loop, &jobs[i]);
 	}
+	cancel_some(jobs, promised, 0, 64);
+	ck_assert_int_eq(results[0], 16);
 	must(onefd_flush(loop));
-	cancel_half(jobs, promised, 64);
+	cancel_some(jobs, promised, 2, 64);
 	drain_jobs(loop, jobs, 64);
 	for (int i = 0; i < 64; i++) {
 		bool taken_back = i % 2 == 0 && promised[i] == 0;
@@ -270,7 +273,6 @@ START_TEST(exactly_once_cancelled_wherever_they_stand)
 		if (!taken_back)
 			check_bytes(jobs[i].buf, BLOCK, i * BLOCK);
 	}
-	ck_assert_int_gt(results[0], 0);
 	ck_assert_int_eq(results[2], 0);
 	ck_assert_uint_eq(stats_now().cancelled, results[0]);
 	free_jobs(jobs, 64);
@@ -291,7 +293,8 @@ START_TEST(exactly_once_cancelled_on_the_way_to_a_worker)
 		job_submit(loop, &jobs[i]);
 	}
 	must(onefd_flush(loop));
-	cancel_half(jobs, promised, 8);
+	cancel_some(jobs, promised, 0, 8);
+	cancel_some(jobs, promised, 2, 8);
 	ck_assert_int_ge(results[0], 3);
 	for (int i = 0; i < 8; i++)
 		sem_post(&gate);
@@ -531,6 +534,21 @@ static bool readable(int timeout_ms)
 	return must_libc(poll(&pollfd, 1, timeout_ms)) == 1;
 }
 
+/*
+ * Silent once there is no work. The kernel shows a completion in the ring first
+ * and signals it after, so each one reaped may still wake the loop once more,
+ * for nothing; more than that would be a host that spins.
+ */
+static bool falls_silent(int completions)
+{
+	for (; readable(0); completions--) {
+		if (completions == 0)
+			return false;
+		ck_assert_int_eq(onefd_dispatch(loop, 0), 0);
+	}
+	return true;
+}
+
 /* Dispatches as a host would, only when the descriptor says so. */
 static void host_until_done(const struct job *jobs, size_t count)
 {
@@ -555,11 +573,11 @@ START_TEST(one_fd_says_that_requests_are_unsent)
 		ck_assert(readable(0));
 	}
 	host_until_done(jobs, 8);
-	ck_assert(!readable(0));
+	ck_assert(falls_silent(8));
 	job_submit(loop, &jobs[0]);
 	must(onefd_flush(loop));
 	host_until_done(jobs, 1);
-	ck_assert(!readable(0));
+	ck_assert(falls_silent(1));
 	free_jobs(jobs, 8);
 	close(fd);
 }
@@ -578,7 +596,7 @@ START_TEST(one_fd_is_silent_while_a_worker_is_at_it)
 	ck_assert(!readable(0));
 	sem_post(&gate);
 	host_until_done(jobs, 1);
-	ck_assert(!readable(0));
+	ck_assert(falls_silent(1));
 	free_jobs(jobs, 1);
 }
 END_TEST

@@ -5,17 +5,20 @@
  *
  * A busy machine makes a loop late that blocks nowhere, so a beat is excused for
  * what the loop cannot help: that the kernel returned from a wait later than it
- * was asked to, and that the thread was ready to run and had no processor, which
- * /proc/thread-self/schedstat tells. The naive figure is printed beside it.
+ * was asked to; that the thread was ready to run and had no processor, which
+ * /proc/thread-self/schedstat tells; and, where it never slept outside its wait,
+ * all but the processor time it used, for then a hypervisor took the rest. The
+ * naive figure is printed beside it.
  */
 #include "files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "../lib/sys.h"
 
@@ -67,17 +70,24 @@ static int prepare(void)
 
 /* ---- the heartbeat ----------------------------------------------------------- */
 
+/* What became of this thread's time, ever, and of that outside its waits. */
+struct times {
+	uint64_t overslept;		/* in waits, beyond what was asked */
+	uint64_t crowded_out;		/* ready, and without a processor */
+	uint64_t ran;			/* on a processor */
+	uint64_t sleeps;		/* how often it gave up the processor */
+};
+
 struct heart {
 	struct onefd_timer timer;
-	uint64_t excused;		/* as of the last beat */
+	struct times last;		/* as of the last beat */
 	uint64_t beats, naive, late;	/* the latest of all, both ways */
 };
 
 static struct sys_calls real;
 static int schedstat;
-static uint64_t overslept;		/* in waits, beyond what was asked */
-static uint64_t crowded_out;		/* in turns, ready and without a processor */
-static uint64_t turn_began;		/* without_processor() then */
+static struct times turns;		/* the sums of all turns but this */
+static struct times began;		/* thread_times() when this turn began */
 
 /* Nanoseconds that this thread was ready and did not run, ever. */
 static uint64_t without_processor(void)
@@ -94,34 +104,73 @@ static uint64_t without_processor(void)
 	return waited;
 }
 
+static struct times thread_times(void)
+{
+	struct timespec ts;
+	struct rusage usage;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	getrusage(RUSAGE_THREAD, &usage);
+	return (struct times){
+		.crowded_out = without_processor(),
+		.ran = (uint64_t)ts.tv_sec * 1000 * MILLISECOND + (uint64_t)ts.tv_nsec,
+		.sleeps = (uint64_t)usage.ru_nvcsw,
+	};
+}
+
+/* All turns so far, this one as far as it has come. */
+static struct times turn_times(void)
+{
+	struct times sum = turns, now = thread_times();
+
+	sum.crowded_out += now.crowded_out - began.crowded_out;
+	sum.ran += now.ran - began.ran;
+	sum.sleeps += now.sleeps - began.sleeps;
+	return sum;
+}
+
+/* The end of a turn, a wait, and the beginning of the next. */
 static int timed_pwait2(int epfd, struct epoll_event *events, int count, uint64_t timeout)
 {
 	uint64_t until, now;
 	int r;
 
-	crowded_out += without_processor() - turn_began;
+	turns = turn_times();
 	until = sys.now() + timeout;
 	r = real.epoll_pwait2(epfd, events, count, timeout);
 	now = sys.now();
 	if (now > until)
-		overslept += now - until;
-	turn_began = without_processor();
+		turns.overslept += now - until;
+	began = thread_times();
 	return r;
+}
+
+/* Of @naive nanoseconds, those that the loop has to answer for. */
+static uint64_t own_fault(uint64_t naive, const struct times *since, const struct times *now)
+{
+	uint64_t excuse = now->overslept - since->overslept +
+			  now->crowded_out - since->crowded_out;
+	uint64_t ran = now->ran - since->ran;
+	uint64_t late = naive > excuse ? naive - excuse : 0;
+
+	if (now->sleeps == since->sleeps && late > ran)
+		return ran;
+	return late;
 }
 
 static void beat(struct onefd_timer *timer)
 {
 	struct heart *heart = onefd_container(timer, struct heart, timer);
-	uint64_t now = sys.now(), naive = now - timer->deadline;
-	uint64_t excused = overslept + crowded_out + without_processor() - turn_began;
-	uint64_t excuse = excused - heart->excused;
+	uint64_t now = sys.now(), naive = now - timer->deadline, late;
+	struct times times = turn_times();
 
+	late = own_fault(naive, &heart->last, &times);
+	heart->last = times;
 	heart->beats++;
-	heart->excused = excused;
 	if (naive > heart->naive)
 		heart->naive = naive;
-	if (naive > excuse && naive - excuse > heart->late)
-		heart->late = naive - excuse;
+	if (late > heart->late)
+		heart->late = late;
 	/* From now: one delay shall not be counted in the beats after it. */
 	onefd_timer_start(loop, timer, now + BEAT);
 }
@@ -129,10 +178,10 @@ static void beat(struct onefd_timer *timer)
 static void heart_start(struct heart *heart)
 {
 	schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-	turn_began = without_processor();
+	began = thread_times();
 	real = sys;
 	sys.epoll_pwait2 = timed_pwait2;
-	*heart = (struct heart){ 0 };
+	*heart = (struct heart){ .last = turn_times() };
 	onefd_timer_init(&heart->timer, beat);
 	onefd_timer_start(loop, &heart->timer, sys.now() + BEAT);
 }
