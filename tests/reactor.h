@@ -4,8 +4,10 @@
 
 #include <onefd.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 
+#include "../lib/sys.h"
 #include "harness.h"
 
 #define SMALL_BUDGET 4
@@ -13,27 +15,50 @@
 
 static struct onefd *loop;
 static int fds_before;
+static int calls;	/* of callbacks, where a test counts them */
+
+static struct sys_calls sys_before;
+static sigset_t mask_before;
+
+/* With CK_FORK=no one process runs all tests: each leaves it as it was. */
+static inline void make_loop_with(const struct onefd_config *config)
+{
+	calls = 0;
+	fds_before = count_fds();
+	pthread_sigmask(SIG_SETMASK, NULL, &mask_before);
+	must(onefd_new(&loop, config));
+}
 
 static inline void make_loop(void)
 {
-	fds_before = count_fds();
-	must(onefd_new(&loop, test_config()));
+	sys_before = sys;
+	make_loop_with(test_config());
 }
 
 static inline void make_small_loop(void)
 {
 	struct onefd_config config = *test_config();
 
+	sys_before = sys;
 	config.budget = SMALL_BUDGET;
-	fds_before = count_fds();
-	must(onefd_new(&loop, &config));
+	make_loop_with(&config);
 }
 
 /* The loop must have nothing left, and the test have closed what it opened. */
 static inline void free_loop(void)
 {
+	struct timespec now = { 0, 0 };
+	sigset_t all;
+
 	must(onefd_free(loop));
 	ck_assert_int_eq(count_fds(), fds_before);
+	sigfillset(&all);
+	while (sigtimedwait(&all, NULL, &now) > 0)
+		;
+	pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
+	/* Written only when changed: another thread may be reading it. */
+	if (memcmp(&sys, &sys_before, sizeof sys) != 0)
+		sys = sys_before;
 }
 
 static inline bool readable(int fd)

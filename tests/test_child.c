@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int calls, last_code, last_status;
+static int last_code, last_status;
 
 static void note(struct onefd_child *child, int code, int status)
 {

@@ -13,7 +13,6 @@
 #include "../lib/sys.h"
 
 static int answers[4];
-static int calls;
 
 static void count_timer(struct onefd_timer *timer)
 {
@@ -177,9 +176,9 @@ START_TEST(nth_failure_of_new_leaks_nothing)
 	set_traps();
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 		failures += fail_each_call(names[i]);
-	/* The page of lineage.c, two allocations, three descriptors, two of
-	 * them put into the first. */
-	ck_assert_int_ge(failures, 8);
+	/* Two allocations, three descriptors, two of them put into the first;
+	 * and the page of lineage.c, unless this process has it by now. */
+	ck_assert_int_ge(failures, 7);
 }
 END_TEST
 
@@ -336,9 +335,9 @@ static int refuse_advice(void *address, size_t size, int advice)
 
 static void make_unwiped_loop(void)
 {
-	real = sys;
+	sys_before = real = sys;
 	sys.madvise = refuse_advice;
-	make_loop();
+	make_loop_with(test_config());
 }
 
 START_TEST(without_wipeonfork_child_gets_echild)

@@ -8,7 +8,6 @@
 #define WATCHERS 3
 
 static struct onefd_signal *watchers[WATCHERS];
-static int calls;
 
 static void count_call(struct onefd_signal *signal, const struct signalfd_siginfo *info)
 {

@@ -10,8 +10,6 @@
 #define POSTERS 4
 #define POSTS 20000
 
-static int calls;
-
 static void count_call(struct onefd_task *task)
 {
 	(void)task;

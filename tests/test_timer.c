@@ -7,7 +7,6 @@
 #define OPS 100000
 
 static uint64_t clock_ns;
-static int calls;
 
 static uint64_t set_clock(void)
 {
@@ -16,12 +15,13 @@ static uint64_t set_clock(void)
 
 static void make_clock_loop(void)
 {
-	struct onefd_config config = { .budget = 100000 };
+	struct onefd_config config = *test_config();
 
+	config.budget = 100000;
+	sys_before = sys;
 	clock_ns = 1000;
 	sys.now = set_clock;
-	fds_before = count_fds();
-	must(onefd_new(&loop, &config));
+	make_loop_with(&config);
 }
 
 static void count_call(struct onefd_timer *timer)

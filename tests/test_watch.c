@@ -10,7 +10,7 @@
 #define SCRIBBLE 0xA5
 
 static struct onefd_watch *watches[WATCHES];	/* each its own allocation */
-static int calls, last_events;
+static int last_events;
 
 static void count_call(struct onefd_watch *watch, uint32_t events)
 {
