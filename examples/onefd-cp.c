@@ -48,7 +48,8 @@ struct copy {
 	uint64_t depth, block;
 	bool in_direct, out_direct, verbose, terminal;
 	char source[PATH_MAX], target[PATH_MAX];	/* target: with its last part */
-	char folder[PATH_MAX], temporary[PATH_MAX];	/* of target, beside target */
+	char real[PATH_MAX];				/* target, through all links */
+	char folder[PATH_MAX], temporary[PATH_MAX];	/* of real, beside real */
 
 	struct onefd *loop;
 	struct onefd_req step;		/* the stages that go one by one */
@@ -113,15 +114,17 @@ static void submit(struct copy *c, struct onefd_req *req, onefd_req_fn *fn)
 
 /* ---- the end: DST takes its new content ---------------------------------- */
 
+/* Where a directory cannot be read or knows no fsync, the name is as safe as
+ * that file system makes it. */
 static int sync_folder(const char *folder)
 {
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
 
-	if (fd >= 0)
-		close(fd);
-	/* Some file systems have no fsync for directories. */
-	return r == -EINVAL || r == -EACCES ? 0 : r;
+	if (fd < 0)
+		return 0;
+	r = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+	close(fd);
+	return r;
 }
 
 static int link_unnamed(struct copy *c)
@@ -146,7 +149,7 @@ static ssize_t publish(void *arg)
 			return r;
 		c->named = true;
 	}
-	if (rename(c->temporary, c->target) < 0)
+	if (rename(c->temporary, c->real) < 0)
 		return -errno;
 	c->named = false;
 	return sync_folder(c->folder);
@@ -424,10 +427,10 @@ static bool fits(int printed, size_t size)
 	return printed >= 0 && (size_t)printed < size;
 }
 
-/* Names the folder of target, and a file in it that nobody has. */
+/* Names the folder of real, and a file in it that nobody has. */
 static int name_temporary(struct copy *c)
 {
-	char *slash = strrchr(c->target, '/');
+	char *slash = strrchr(c->real, '/');
 	uint64_t random = 0;
 
 	if (slash && !slash[1])
@@ -435,7 +438,7 @@ static int name_temporary(struct copy *c)
 	if (!slash)
 		strcpy(c->folder, ".");
 	else
-		memcpy(c->folder, c->target, slash == c->target ? 1 : slash - c->target);
+		memcpy(c->folder, c->real, slash == c->real ? 1 : slash - c->real);
 	(void)getrandom(&random, sizeof random, GRND_NONBLOCK);	/* O_EXCL decides */
 	if (!fits(snprintf(c->temporary, PATH_MAX, "%s/.onefd-cp.%016llx", c->folder,
 			   (unsigned long long)random), PATH_MAX))
@@ -443,17 +446,17 @@ static int name_temporary(struct copy *c)
 	return 0;
 }
 
-/* On a worker: what rename() would do to the name, cp must do to the file. */
+/* On a worker: rename() would replace a link, and what may not be written to. */
 static ssize_t resolve(void *arg)
 {
 	struct copy *c = arg;
-	char real[PATH_MAX];
 
-	if (!c->exists)		/* ... or it is a link to nowhere */
-		return readlink(c->target, real, sizeof real) >= 0 ? -EEXIST : 0;
-	if (!realpath(c->target, real) || faccessat(AT_FDCWD, real, W_OK, AT_EACCESS) < 0)
-		return -errno;
-	strcpy(c->target, real);
+	if (c->exists)
+		return realpath(c->target, c->real) &&
+		       faccessat(AT_FDCWD, c->real, W_OK, AT_EACCESS) == 0 ? 0 : -errno;
+	if (readlink(c->target, c->real, PATH_MAX) >= 0)
+		return -EEXIST;		/* a link to nowhere */
+	strcpy(c->real, c->target);
 	return 0;
 }
 
@@ -637,6 +640,16 @@ static void unlinked(struct onefd_req *req)
 		say(c, "cannot remove '%s': %s", c->temporary, strerror((int)-req->res));
 }
 
+/* Under nohup SIGHUP stays ignored. A shell ignores SIGINT for what it runs in
+ * the background, but one that is sent on purpose is meant. */
+static bool is_ignored(int signo)
+{
+	struct sigaction action;
+
+	return signo == SIGHUP && sigaction(signo, NULL, &action) == 0 &&
+	       action.sa_handler == SIG_IGN;
+}
+
 static int start_signals(struct copy *c)
 {
 	static const int signos[3] = { SIGINT, SIGTERM, SIGHUP };
@@ -644,6 +657,8 @@ static int start_signals(struct copy *c)
 	for (size_t i = 0; i < 3; i++) {
 		int r;
 
+		if (is_ignored(signos[i]))
+			continue;
 		onefd_signal_init(&c->signals[i], signos[i], interrupted);
 		c->signals[i].data = c;
 		r = onefd_signal_start(c->loop, &c->signals[i], ONEFD_SIGNAL_BLOCK);

@@ -1,0 +1,135 @@
+#!/bin/bash
+# What onefd-stress promises, and that it finds nothing, in TAP, on each file
+# system of ONEFD_TEST_DIRS.
+# Usage: program_stress.sh ONEFD_STRESS [slow]
+set -u
+stress=$1 slow=${2-}
+top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-stress-test.XXXXXX") || exit 1
+trap 'rm -rf "$top"' EXIT
+. "$(dirname "$0")/tap.sh"
+
+# seeds FROM TO OPTION...: each in every directory, to the first that fails.
+seeds() {
+	local seed from=$1 to=$2 name directory rest=${ONEFD_TEST_DIRS:-here:$top}:
+
+	shift 2
+	while [ -n "$rest" ]; do
+		name=${rest%%:*} rest=${rest#*:}
+		directory=${rest%%:*} rest=${rest#*:}
+		for ((seed = from; seed <= to; seed++)); do
+			"$stress" --seed="$seed" --dir="$directory" "$@" >"$top/said" 2>&1 && continue
+			cat "$top/said"
+			echo "on $name: --seed=$seed $*"
+			return 1
+		done
+	done
+	rm "$top/said"
+}
+
+loses_nothing() {
+	seeds 1 20 --ops=5000 --cancel=25
+}
+
+loses_nothing_direct() {
+	seeds 21 40 --ops=5000 --cancel=25 --direct
+}
+
+loses_nothing_without_kernel_aio() {
+	seeds 41 44 --ops=5000 --cancel=25 --direct --no-kaio
+}
+
+loses_nothing_without_the_ring() {
+	seeds 45 48 --ops=5000 --cancel=25 --direct --no-ring
+}
+
+loses_nothing_without_nowait() {
+	seeds 49 52 --ops=5000 --cancel=25 --direct --no-nowait
+}
+
+loses_nothing_without_sysfs_and_proc() {
+	seeds 53 56 --ops=5000 --cancel=25 --direct --no-sysfs --no-proc
+}
+
+loses_nothing_one_at_a_time() {
+	seeds 57 58 --ops=5000 --cancel=25 --direct --depth=1 &&
+	seeds 59 60 --ops=5000 --cancel=25 --direct --threads=1 &&
+	seeds 61 62 --ops=5000 --cancel=25 --direct --budget=1
+}
+
+loses_nothing_when_most_is_cancelled() {
+	seeds 63 66 --ops=5000 --cancel=100 --direct
+}
+
+hash_of() {
+	"$stress" --ops=2000 --dir="$top" "$@" | sed 's/.*hash=//'
+}
+
+same_seed_makes_the_same_choices() {
+	local hash
+
+	hash=$(hash_of --seed=7)
+	[[ $hash =~ ^[0-9a-f]{16}$ ]] &&
+	same "hash again" "$(hash_of --seed=7)" "$hash" &&
+	same "hash without kernel AIO" "$(hash_of --seed=7 --no-kaio --depth=1)" "$hash" || return
+	[ "$(hash_of --seed=8)" != "$hash" ] || { echo "seed 8 hashes as seed 7"; return 1; }
+}
+
+prints_every_count() {
+	local said
+
+	said=$("$stress" --ops=500 --dir="$top") || return
+	[[ $said =~ ^submitted=[0-9]+\ completed=[0-9]+\ cancelled=[0-9]+\ lost=0\ double=0\  ]] ||
+	{ echo "$said"; return 1; }
+}
+
+directory_is_removed_after_a_signal_too() {
+	mkdir "$top/files"
+	"$stress" --ops=100 --dir="$top/files" >/dev/null && same left "$(ls "$top/files")" "" || return
+	"$stress" --ops=1000000000 --dir="$top/files" >"$top/said" &
+	until compgen -G "$top/files/onefd-stress.*/f5" >/dev/null; do
+		kill -0 $! || return
+	done
+	kill -TERM $!
+	wait $!
+	same status $? 143 && same left "$(ls "$top/files")" "" && grep -q 'lost=0' "$top/said"
+}
+
+wrong_usage_is_status_2() {
+	local arguments
+
+	for arguments in "--cancel=101" "--ops=x" "--seed=-1" "--nonsense" "operand" \
+		"--dir=/nonexistent" "--depth=65537"; do
+		"$stress" --ops=1 $arguments >/dev/null 2>&1
+		same "status of $arguments" $? 2 || return
+	done
+	"$stress" --help | grep -q '^usage: '
+}
+
+two_hundred_seeds_lose_nothing() {
+	seeds 1 200 --ops=100000 --cancel=25 ${option-}
+}
+
+two_hundred_seeds_lose_nothing_direct() {
+	option=--direct
+	two_hundred_seeds_lose_nothing
+}
+
+if [ -n "$slow" ]; then
+	run two_hundred_seeds_lose_nothing
+	run two_hundred_seeds_lose_nothing_direct
+	plan
+	exit
+fi
+run loses_nothing
+run loses_nothing_direct
+run loses_nothing_without_kernel_aio
+run loses_nothing_without_the_ring
+run loses_nothing_without_nowait
+run loses_nothing_without_sysfs_and_proc
+run loses_nothing_one_at_a_time
+run loses_nothing_when_most_is_cancelled
+run same_seed_makes_the_same_choices
+run prints_every_count
+run directory_is_removed_after_a_signal_too
+run wrong_usage_is_status_2
+plan
