@@ -5,6 +5,11 @@
  * hung open of a dead mount delays no read. What a worker runs stands in the
  * request (flight.work); this file only carries: in by the lane's queue, back
  * by a stack that takes no lock.
+ *
+ * The queue has a lock, and a worker may be preempted while it holds it, for
+ * milliseconds on a busy machine. So the loop's thread only ever tries it: what
+ * it cannot pass on now it keeps, and tries again in the next turn, which then
+ * does not wait. Only a cancel takes it, and close.
  */
 #include "engine_pool.h"
 
@@ -60,44 +65,50 @@ static void *worker(void *arg)
 	int prio = 0;
 
 	pthread_mutex_lock(&lane->lock);
-	for (;;) {
-		while (!(link = list_pop(&lane->queue)) && !lane->quit) {
-			lane->idle++;
-			pthread_cond_wait(&lane->more, &lane->lock);
-			lane->idle--;
-		}
-		if (!link)
-			break;
-		lane->waiting--;
+	while ((link = list_pop(&lane->queue)) || !lane->quit) {
+		lane->idle += !link;
 		pthread_mutex_unlock(&lane->lock);
-		run(lane->pool, list_entry(link, struct onefd_req, link), &prio);
+		if (link)
+			run(lane->pool, list_entry(link, struct onefd_req, link), &prio);
+		else
+			while (sem_wait(&lane->more) < 0)
+				;	/* interrupted by a debugger: no signal comes here */
 		pthread_mutex_lock(&lane->lock);
 	}
 	pthread_mutex_unlock(&lane->lock);
 	return NULL;
 }
 
-/* One more thread if no idle one will take what waits. Under the lock. */
-static void grow(struct pool_lane *lane)
+/* Makes @count threads, as far as they may be; with none at all false. */
+static bool grow(struct pool_lane *lane, uint32_t count)
 {
-	if (lane->waiting < lane->idle || lane->threads == lane->pool->most)
-		return;
-	if (sys.thread(&lane->ids[lane->threads], worker, lane) == 0)
+	while (count-- && lane->threads < lane->pool->most &&
+	       sys.thread(&lane->ids[lane->threads], worker, lane) == 0)
 		lane->threads++;
+	return lane->threads;
 }
 
-/* False: there is no thread and none to be had. */
-static bool enqueue(struct pool_lane *lane, struct onefd_req *req)
+/* Passes on what is fresh, under the lock, which it drops. */
+static void pass_on_locked(struct pool_lane *lane)
 {
-	pthread_mutex_lock(&lane->lock);
-	grow(lane);
-	if (lane->threads) {
-		lane->waiting++;
-		list_push(&lane->queue, &req->link);
-		pthread_cond_signal(&lane->more);
-	}
+	uint32_t count = lane->fresh_count;
+	uint32_t wake = count < lane->idle ? count : lane->idle;
+
+	/* A cancelled one may be among the count: a worker looks in vain. */
+	list_splice(&lane->queue, &lane->fresh);
+	lane->fresh_count = 0;
+	lane->idle -= wake;
 	pthread_mutex_unlock(&lane->lock);
-	return lane->threads;
+	(void)grow(lane, count - wake);
+	while (wake--)
+		(void)sem_post(&lane->more);
+}
+
+/* No thread to be had: slower, and it blocks the loop, but it is done. */
+static void work_alone(struct engine_pool *pool, struct onefd_req *req)
+{
+	pool->alone = true;
+	run(pool, req, &(int){ req->ioprio });
 }
 
 static int pool_submit(struct engine *engine, struct onefd_link *batch)
@@ -108,14 +119,22 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 
 	for (; (link = list_pop(batch)); taken++) {
 		struct onefd_req *req = list_entry(link, struct onefd_req, link);
+		struct pool_lane *lane = &pool->lanes[flight(req)->lane];
 
 		req->state = STATE_OUT;
 		flight(req)->engine = engine;
-		if (enqueue(&pool->lanes[flight(req)->lane], req))
+		if (!lane->threads && !grow(lane, 1)) {
+			work_alone(pool, req);
 			continue;
-		/* Slower, and it blocks the loop, but it is done. */
-		pool->alone = true;
-		run(pool, req, &(int){ req->ioprio });
+		}
+		list_push(&lane->fresh, &req->link);
+		lane->fresh_count++;
+	}
+	for (int i = 0; i < LANES; i++) {
+		struct pool_lane *lane = &pool->lanes[i];
+
+		if (lane->fresh_count && pthread_mutex_trylock(&lane->lock) == 0)
+			pass_on_locked(lane);
 	}
 	engine->loop->stats.pool += (uint64_t)taken;
 	return taken;
@@ -123,7 +142,12 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 
 static bool pool_ready(struct engine *engine)
 {
-	return atomic_load_explicit(&pool_of(engine)->handed, memory_order_relaxed);
+	struct engine_pool *pool = pool_of(engine);
+
+	for (int i = 0; i < LANES; i++)
+		if (pool->lanes[i].fresh_count)
+			return true;
+	return atomic_load_explicit(&pool->handed, memory_order_relaxed);
 }
 
 static void pool_reap(struct engine *engine, struct onefd_link *done)
@@ -131,7 +155,7 @@ static void pool_reap(struct engine *engine, struct onefd_link *done)
 	struct onefd_link *after = done->prev;
 	struct onefd_req *req;
 
-	if (!pool_ready(engine))
+	if (!atomic_load_explicit(&pool_of(engine)->handed, memory_order_relaxed))
 		return;
 	req = atomic_exchange_explicit(&pool_of(engine)->handed, NULL, memory_order_acquire);
 
@@ -153,9 +177,8 @@ static int pool_cancel(struct engine *engine, struct onefd_req *req)
 
 	pthread_mutex_lock(&lane->lock);
 	waits = !list_empty(&req->link);	/* a worker takes it out of the ring */
-	lane->waiting -= waits;
 	list_remove(&req->link);
-	pthread_mutex_unlock(&lane->lock);
+	pass_on_locked(lane);
 	if (!waits)
 		return -EBUSY;
 	hand_back(pool, req, -ECANCELED);
@@ -166,13 +189,14 @@ static void lane_close(struct pool_lane *lane)
 {
 	pthread_mutex_lock(&lane->lock);
 	lane->quit = true;
-	pthread_cond_broadcast(&lane->more);
 	pthread_mutex_unlock(&lane->lock);
+	for (uint32_t i = 0; i < lane->threads; i++)
+		(void)sem_post(&lane->more);
 	/* They are idle, for nothing is out: this waits for no disk. */
 	for (uint32_t i = 0; i < lane->threads; i++)
 		sys.join(lane->ids[i]);
-	pthread_cond_destroy(&lane->more);
 	pthread_mutex_destroy(&lane->lock);
+	sem_destroy(&lane->more);
 	sys.free(lane->ids);
 }
 
@@ -205,8 +229,9 @@ int engine_pool_open(struct engine_pool *pool, struct onefd *loop, uint32_t thre
 			return -ENOMEM;
 		}
 		pthread_mutex_init(&lane->lock, NULL);
-		pthread_cond_init(&lane->more, NULL);
+		sem_init(&lane->more, 0, 0);
 		list_init(&lane->queue);
+		list_init(&lane->fresh);
 		lane->pool = pool;
 	}
 	return 0;

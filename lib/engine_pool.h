@@ -3,18 +3,21 @@
 #define ONEFD_ENGINE_POOL_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "engine.h"
 
 struct pool_lane {
-	pthread_mutex_t lock;		/* never held across a system call that waits */
-	pthread_cond_t more;
-	struct onefd_link queue;
-	uint32_t waiting, idle, threads;
-	bool quit;
 	struct engine_pool *pool;
+	struct onefd_link fresh;	/* the loop's: submitted, not yet in @queue */
+	uint32_t fresh_count, threads;	/* the loop's */
 	pthread_t *ids;			/* of the threads, joined at close */
+	sem_t more;			/* posted once for each idle worker that has work */
+	pthread_mutex_t lock;		/* of what follows; see engine_pool.c */
+	struct onefd_link queue;
+	uint32_t idle;			/* workers that nobody has posted @more for */
+	bool quit;
 };
 
 struct engine_pool {

@@ -355,10 +355,10 @@ static int send(struct onefd *loop, struct sorted *sorted)
 {
 	struct requests *requests = &loop->requests;
 	uint64_t spent = 0;
-	int sent = 0, n = 0;
+	int sent, n;
 
-	if (!list_empty(&sorted->pool))
-		sent = requests->pool->ops->submit(requests->pool, &sorted->pool);
+	/* Also with nothing new: it may have kept some. */
+	sent = requests->pool->ops->submit(requests->pool, &sorted->pool);
 	while (!list_empty(&sorted->kaio) && spent < SEND_NS) {
 		n = requests->kaio->ops->submit(requests->kaio, &sorted->kaio);
 		if (n == 0)
