@@ -2,7 +2,7 @@
 # What onefd-cp promises, in TAP, on each file system of ONEFD_TEST_DIRS.
 # Usage: program_cp.sh ONEFD_CP [slow]
 set -u
-cp=$1 slow=${2-}
+cp=$(realpath "$1") slow=${2-}
 # What mount and setpriv need may not be in a plain user's path.
 PATH=$PATH:/usr/sbin:/sbin
 top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-cp.XXXXXX") || exit 1
@@ -273,7 +273,7 @@ fails_named_copy() {
 mount_small() {
 	mkdir -p "$top/mount"
 	truncate -s "$2" "$top/image"
-	"mkfs.$1" -q -F "$top/image" && mount -o loop "$top/image" "$top/mount"
+	"mkfs.$1" -q -F "$top/image" 2>/dev/null && mount -o loop "$top/image" "$top/mount"
 }
 
 # ext2 knows no fallocate(): there it is a write that finds no space.
