@@ -36,13 +36,14 @@ bool direct_fits(const struct onefd_req *req)
 {
 	const struct onefd_file *file = req->file;
 
-	if (req->offset % file->off_align)
-		return false;
-	for (size_t i = 0; i < req->iovcnt; i++)
-		if ((uintptr_t)req->iov[i].iov_base % file->mem_align ||
-		    req->iov[i].iov_len % file->off_align)
-			return false;
-	return true;
+	uint64_t off = (uint64_t)req->offset, mem = 0;
+
+	/* Alignments are powers of two, and a division a buffer is felt here. */
+	for (size_t i = 0; i < req->iovcnt; i++) {
+		mem |= (uintptr_t)req->iov[i].iov_base;
+		off |= req->iov[i].iov_len;
+	}
+	return !((off & (file->off_align - 1)) | (mem & (file->mem_align - 1)));
 }
 
 void direct_widen(struct onefd_req *req)

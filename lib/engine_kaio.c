@@ -127,17 +127,18 @@ static int submit_timed(struct engine_kaio *kaio, long count, uint64_t bytes)
 static void take(struct engine_kaio *kaio, struct onefd_link *list, uint32_t count)
 {
 	struct onefd_stats *stats = &kaio->engine.loop->stats;
+	struct onefd_req *req = NULL;
 
 	kaio->in_flight += count;
 	stats->kaio += count;
-	while (count--) {
-		struct onefd_req *req = front(list);
-
-		list_remove(&req->link);
+	for (uint32_t i = 0; i < count; i++) {
+		req = kaio->batch[i]->data;
 		req->state = STATE_OUT;
 		flight(req)->engine = &kaio->engine;
-		list_push(&kaio->out, &req->link);
 	}
+	/* They stand in no list while they are out: cut off in one go. */
+	list->next = req->link.next;
+	list->next->prev = list;
 	stats->in_flight = kaio->in_flight;
 	if (stats->in_flight > stats->in_flight_most)
 		stats->in_flight_most = stats->in_flight;
@@ -187,7 +188,6 @@ static void land(struct engine_kaio *kaio, struct onefd_req *req, long res,
 	kaio->full = false;
 	req->res = f->flags & FLIGHT_CANCEL ? -ECANCELED : res;
 	f->flags &= ~FLIGHT_SLOT;
-	list_remove(&req->link);
 	list_push(done, &req->link);
 }
 
@@ -261,7 +261,6 @@ int engine_kaio_open(struct engine_kaio *kaio, struct onefd *loop,
 	/* The kernel rounds up and strands the surplus per CPU: count ourselves. */
 	kaio->cap = kaio->context.depth;
 	kaio->wake_fd = wake_fd;
-	list_init(&kaio->out);
 	list_init(&kaio->refused);
 	return 0;
 }

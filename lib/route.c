@@ -330,10 +330,9 @@ static void admit_held(struct onefd *loop, struct sorted *sorted)
 static void blame(struct onefd *loop, struct engine_kaio *kaio)
 {
 	struct onefd_device *narrowed = NULL;
-	struct onefd_link *at = kaio->out.prev;
 
-	for (uint32_t i = 0; i < kaio->last_count; i++, at = at->prev) {
-		struct onefd_req *req = list_entry(at, struct onefd_req, link);
+	for (uint32_t i = 0; i < kaio->last_count; i++) {
+		struct onefd_req *req = kaio->batch[i]->data;
 
 		if (!is_transfer(req) || queue_of(req) == narrowed)
 			continue;
