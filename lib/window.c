@@ -124,10 +124,11 @@ struct onefd_device *windows_device(struct windows *windows, uint32_t major, uin
 uint32_t window_cost(const struct onefd_device *device, uint64_t length, uint64_t extent)
 {
 	uint64_t piece = extent && extent < device->chunk ? extent : device->chunk;
-	uint64_t cost = (length + piece - 1) / piece;
+	uint64_t cost;
 
-	if (cost == 0)
-		return 1;
+	if (length <= piece)
+		return 1;	/* nearly all: a division saved each time */
+	cost = (length + piece - 1) / piece;
 	return cost < UINT32_MAX ? (uint32_t)cost : UINT32_MAX;
 }
 
