@@ -28,6 +28,7 @@ struct onefd {
 	bool embedded;			/* onefd_fd() was asked for */
 	bool stopping;			/* onefd_stop() since the run began */
 	uint64_t now;			/* CLOCK_MONOTONIC ns of this turn */
+	uint64_t clock;			/* read after the turn's last submission; 0: none */
 
 	struct poller poller;
 	struct wake wake;

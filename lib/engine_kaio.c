@@ -23,6 +23,10 @@
 /* One iocb costs 2 us and a batch some 100: more was spent waiting, except for
  * the nanosecond a byte that pinning fresh memory may take. */
 #define SLOW_NS 2000000
+/* Beyond this it was no mere preemption. */
+#define STALLED_NS 20000000
+/* After a slow one so many are watched for whether the thread slept in them. */
+#define SUSPICIOUS 32
 
 static struct engine_kaio *kaio_of(struct engine *engine)
 {
@@ -105,17 +109,45 @@ static long gather(struct engine_kaio *kaio, struct onefd_link *list, uint64_t *
 	return count;
 }
 
-static int submit_timed(struct engine_kaio *kaio, long count, uint64_t bytes)
+static int submit(struct engine_kaio *kaio, long count)
 {
-	struct onefd_stats *stats = &kaio->engine.loop->stats;
-	uint64_t began = sys.now();
 	int r, tries = 0;
 
 	do
 		r = sys.io_submit(kaio->context.id, count, kaio->batch);
 	while (r == -EINTR && ++tries < EINTR_TRIES);
-	kaio->last_ns = sys.now() - began;
-	kaio->last_slow = kaio->last_ns >= SLOW_NS + bytes;
+	return r;
+}
+
+/*
+ * A slow submission blocked, or the thread was preempted in it, as happens on
+ * any busy machine. Whether it slept tells which, but asking costs two system
+ * calls: so only after a slow one are the next ones asked about.
+ */
+static bool judge_slow(struct engine_kaio *kaio, uint64_t bytes, long slept)
+{
+	bool slow = kaio->last_ns >= SLOW_NS + bytes;
+
+	if (!slow) {
+		kaio->suspicious -= kaio->suspicious > 0;
+		return false;
+	}
+	kaio->suspicious = SUSPICIOUS;
+	return slept || kaio->last_ns >= STALLED_NS + bytes;
+}
+
+static int submit_timed(struct engine_kaio *kaio, long count, uint64_t bytes)
+{
+	struct onefd_stats *stats = &kaio->engine.loop->stats;
+	long slept = kaio->suspicious ? sys.sleeps() : 0;
+	uint64_t began = sys.now();
+	int r = submit(kaio, count);
+
+	kaio->engine.loop->clock = sys.now();
+	kaio->last_ns = kaio->engine.loop->clock - began;
+	if (kaio->suspicious)
+		slept = sys.sleeps() - slept;
+	kaio->last_slow = judge_slow(kaio, bytes, slept);
 	kaio->last_count = r > 0 ? (uint32_t)r : 0;
 	histogram_add(&stats->submit_ns, kaio->last_ns);
 	stats->submit_calls++;

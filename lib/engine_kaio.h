@@ -17,6 +17,7 @@ struct engine_kaio {
 	bool full;			/* the kernel had no slot; until a completion */
 	uint64_t last_ns;		/* how long the last io_submit() took */
 	bool last_slow;			/* longer than its work explains: it blocked */
+	uint32_t suspicious;		/* submissions yet to be watched closely */
 	uint32_t last_count;		/* how many it took: the front of @batch */
 	struct onefd_link refused;	/* failed at submission, to be reaped */
 	struct iocb *batch[64];

@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -209,6 +210,13 @@ static int call_ioprio_set(int prio)
 	return (int)answer(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, prio));
 }
 
+static long call_sleeps(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : usage.ru_nvcsw;
+}
+
 static int call_getfl(int fd)
 {
 	return (int)answer(fcntl(fd, F_GETFL));
@@ -335,6 +343,7 @@ struct sys_calls sys = {
 	.openat = call_openat,
 	.statx = call_statx,
 	.ioprio_set = call_ioprio_set,
+	.sleeps = call_sleeps,
 	.getfl = call_getfl,
 	.ioctl = call_ioctl,
 	.read_text = call_read_text,

@@ -59,6 +59,7 @@ struct sys_calls {
 	int (*statx)(int dirfd, const char *path, int flags, unsigned mask,
 		     struct statx *buf);
 	int (*ioprio_set)(int prio);	/* of the calling thread */
+	long (*sleeps)(void);		/* how often the calling thread has waited */
 	int (*getfl)(int fd);
 	int (*ioctl)(int fd, unsigned long request, void *arg);
 	/* A small file of /sys or /proc, NUL-terminated: its length. */

@@ -229,6 +229,8 @@ enum { FEW = 16 };		/* so few that the window is not to blame */
 
 static uint64_t stopped_clock;
 static atomic_bool slow;		/* the next io_submit() of the loop's thread is */
+static unsigned slow_ms;	/* so much */
+static long naps;		/* what sys.sleeps() answers */
 
 static uint64_t stopped_now(void)
 {
@@ -238,7 +240,7 @@ static uint64_t stopped_now(void)
 static int submit_slow_once(io_context_t ctx, long count, struct iocb **batch)
 {
 	if (slow && pthread_equal(pthread_self(), loop_thread)) {
-		stopped_clock += 10 * MILLISECOND;
+		stopped_clock += slow_ms * MILLISECOND;
 		slow = false;
 	}
 	return real.io_submit(ctx, count, batch);
@@ -274,6 +276,7 @@ START_TEST(slow_submission_is_blamed_once)
 
 	sys.now = stopped_now;
 	sys.io_submit = submit_slow_once;
+	slow_ms = 50;		/* no preemption takes so long */
 	reads_submit(&reads, _i);
 	drain_jobs(loop, reads.jobs, READS);
 	slow = few_went_by_kaio(&reads);
@@ -284,6 +287,45 @@ START_TEST(slow_submission_is_blamed_once)
 		while (!few_went_by_kaio(&reads))
 			ck_assert_int_lt(++batches, 64 / FEW + 1);
 		ck_assert_uint_eq(stats_now().pool, before.pool + 64);
+	}
+	reads_finish(&reads, 0);
+}
+END_TEST
+
+static long counted_naps(void)
+{
+	return naps;
+}
+
+static long counted_naps_grow(void)
+{
+	return naps++;
+}
+
+/* On a busy machine the thread is preempted in io_submit(): slow, yet not blocked.
+ * Whether it slept is asked from the second time on. */
+START_TEST(slow_submission_is_blamed_if_the_thread_slept)
+{
+	struct reads reads;
+	uint64_t before;
+
+	sys.now = stopped_now;
+	sys.io_submit = submit_slow_once;
+	sys.sleeps = counted_naps;
+	slow_ms = 10;
+	reads_submit(&reads, _i);
+	drain_jobs(loop, reads.jobs, READS);
+	if (few_went_by_kaio(&reads)) {
+		before = stats_now().demoted;
+		for (int i = 0; i < 3; i++) {
+			slow = true;
+			read_few(&reads);
+		}
+		ck_assert_uint_eq(stats_now().demoted, before);
+		sys.sleeps = counted_naps_grow;
+		slow = true;
+		read_few(&reads);
+		ck_assert_uint_eq(stats_now().demoted, before + 1);
 	}
 	reads_finish(&reads, 0);
 }
@@ -737,6 +779,7 @@ int main(void)
 	tcase_add_loop_test(submit, submit_error_is_of_one_request, 0, places);
 	tcase_add_loop_test(submit, submit_that_never_finds_a_slot_ends, 0, places);
 	tcase_add_loop_test(submit, slow_submission_is_blamed_once, 0, places);
+	tcase_add_loop_test(submit, slow_submission_is_blamed_if_the_thread_slept, 0, places);
 	tcase_add_loop_test(complete, getevents_that_are_interrupted_lose_nothing, 0, places);
 	tcase_add_loop_test(complete, ring_of_256_with_budget_64_is_drained, 0, places);
 	tcase_add_loop_test(complete, stale_counter_is_never_waited_on, 0, places);
