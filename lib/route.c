@@ -271,6 +271,10 @@ static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
 
 static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
+	if (flight(req)->flags & FLIGHT_CACHE) {
+		to_pool(sorted, req, LANE_DATA, direct_work_write);
+		return;
+	}
 	if (flight(req)->flags & FLIGHT_ADMITTED) {
 		launch(loop, sorted, req);
 		return;
@@ -455,6 +459,14 @@ static void again(struct onefd *loop, struct onefd_req *req)
 	list_push(&loop->requests.queued, &req->link);
 }
 
+/* An append of whole blocks, which fits, to a file that ends within one. Only
+ * the kernel knows: others may append too. */
+static bool ends_within_a_block(const struct onefd_req *req, uint32_t flags)
+{
+	return req->res == -EINVAL && req->op == OP_WRITE && flags & FLIGHT_PEER &&
+	       appends(req) && !(flags & (FLIGHT_REWRITE | FLIGHT_CACHE));
+}
+
 static void note(struct onefd_req *req)
 {
 	struct onefd_file *file = req->file;
@@ -478,6 +490,11 @@ void route_land(struct onefd *loop, struct onefd_req *req)
 		note(req);
 		if (flags & FLIGHT_TRY && would_block(loop, req)) {
 			again(loop, req);
+			return;
+		}
+		if (ends_within_a_block(req, flags)) {
+			again(loop, req);
+			flight(req)->flags |= FLIGHT_CACHE;
 			return;
 		}
 	}
