@@ -55,7 +55,8 @@ static inline struct place place_of(int index)
 {
 	struct place place;
 
-	ck_assert(find_place(index, &place));
+	if (!find_place(index, &place))
+		ck_abort_msg("no directory %d", index);
 	return place;
 }
 

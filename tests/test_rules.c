@@ -863,20 +863,31 @@ END_TEST
 START_TEST(one_error_channel_for_what_is_not_allowed)
 {
 	struct onefd_file file;
-	struct job *jobs = make_jobs(3, BLOCK);
+	struct job *jobs = make_jobs(2, BLOCK);
 	int fd = make_file(_i, BLOCK, O_RDONLY | direct_flag(_i));
 
 	must(onefd_file_init(loop, &file, fd));
 	onefd_prep_pwrite(&jobs[0].req, &file, jobs[0].buf, BLOCK, 0);
-	onefd_prep_pread(&jobs[1].req, &file, (void *)BLOCK, BLOCK, 0);
-	onefd_prep_openat(&jobs[2].req, AT_FDCWD, "/nowhere/at/all", O_RDONLY, 0);
-	for (int i = 0; i < 3; i++)
+	onefd_prep_openat(&jobs[1].req, AT_FDCWD, "/nowhere/at/all", O_RDONLY, 0);
+	for (int i = 0; i < 2; i++)
 		job_submit(loop, &jobs[i]);
-	drain_jobs(loop, jobs, 3);
+	drain_jobs(loop, jobs, 2);
 	ck_assert_int_eq(jobs[0].res, -EBADF);
-	ck_assert_int_eq(jobs[1].res, -EFAULT);
-	ck_assert_int_eq(jobs[2].res, -ENOENT);
-	free_jobs(jobs, 3);
+	ck_assert_int_eq(jobs[1].res, -ENOENT);
+	free_jobs(jobs, 2);
+	close(fd);
+}
+END_TEST
+
+START_TEST(one_error_channel_for_a_bad_address)
+{
+	struct onefd_file file;
+	struct job job = { 0 };
+	int fd = make_file(_i, BLOCK, O_RDONLY | direct_flag(_i));
+
+	must(onefd_file_init(loop, &file, fd));
+	onefd_prep_pread(&job.req, &file, (void *)BLOCK, BLOCK, 0);
+	ck_assert_int_eq(job_run(loop, &job), -EFAULT);
 	close(fd);
 }
 END_TEST
@@ -952,5 +963,9 @@ int main(void)
 		clause = rules[i].clause;
 		tcase_add_loop_test(tcase, rules[i].test, 0, rules[i].once ? 1 : place_count());
 	}
+	/* A case of its own: valgrind has a word to say, and leaves it out. */
+	tcase = add_case(suite, "bad_address", set_up, tear_down);
+	tcase_add_loop_test(tcase, one_error_channel_for_a_bad_address, 0, place_count());
+	tcase_set_tags(tcase, "bad-address");
 	return run_suite(suite);
 }
