@@ -406,7 +406,9 @@ void onefd_prep_fsync(struct onefd_req *req, struct onefd_file *file,
 		      int datasync);
 
 /* One shot: res is the ready EPOLL... bits. The one device-less request that
- * can be cancelled in the kernel. -EOPNOTSUPP without kernel AIO: use a watch. */
+ * can be cancelled in the kernel. Polls take none of the depth that file I/O
+ * has: they have as much of their own. -EOPNOTSUPP without kernel AIO: use a
+ * watch. */
 void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events);
 
 /* Calls that block by nature run on a worker; res is the descriptor, or 0. The

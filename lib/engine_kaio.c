@@ -171,7 +171,7 @@ static void take(struct engine_kaio *kaio, struct onefd_link *list, uint32_t cou
 	/* They stand in no list while they are out: cut off in one go. */
 	list->next = req->link.next;
 	list->next->prev = list;
-	stats->in_flight = kaio->in_flight;
+	stats->in_flight += count;
 	if (stats->in_flight > stats->in_flight_most)
 		stats->in_flight_most = stats->in_flight;
 }
@@ -218,6 +218,7 @@ static void land(struct engine_kaio *kaio, struct onefd_req *req, long res,
 
 	kaio->in_flight--;
 	kaio->full = false;
+	kaio->engine.loop->stats.in_flight--;
 	req->res = f->flags & FLIGHT_CANCEL ? -ECANCELED : res;
 	f->flags &= ~FLIGHT_SLOT;
 	list_push(done, &req->link);
@@ -243,7 +244,6 @@ static void kaio_reap(struct engine *engine, struct onefd_link *done)
 		for (uint32_t i = 0; i < count; i++)
 			land(kaio, events[i].data, (long)events[i].res, done);
 	} while (count == 32);
-	engine->loop->stats.in_flight = kaio->in_flight;
 }
 
 static bool kaio_ready(struct engine *engine)
@@ -307,6 +307,7 @@ bool engine_kaio_reserve(struct engine_kaio *kaio, struct onefd_req *req)
 	if (!engine_kaio_has_slot(kaio))
 		return false;
 	kaio->in_flight++;
+	kaio->engine.loop->stats.in_flight++;
 	fill(kaio, req);
 	flight(req)->flags |= FLIGHT_SLOT;
 	return true;
@@ -331,4 +332,5 @@ void engine_kaio_release(struct engine_kaio *kaio)
 {
 	kaio->in_flight--;
 	kaio->full = false;
+	kaio->engine.loop->stats.in_flight--;
 }

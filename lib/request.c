@@ -255,6 +255,7 @@ int requests_open(struct onefd *loop, const struct onefd_config *asked)
 		config.threads = DEFAULT_THREADS;
 	list_init(&requests->queued);
 	list_init(&requests->backlog);
+	list_init(&requests->polls_backlog);
 	list_init(&requests->done);
 	windows_open(&loop->windows);
 	requests->flags = config.flags;
@@ -278,9 +279,17 @@ void requests_close(struct onefd *loop)
 
 	/* A worker may still be on its way out of io_submit(). */
 	requests->pool->ops->close(requests->pool);
+	if (requests->polls)
+		requests->polls->ops->close(requests->polls);
 	if (requests->kaio)
 		requests->kaio->ops->close(requests->kaio);
 	windows_close(&loop->windows);
+}
+
+static bool kaio_ready(struct engine_kaio *kaio, const struct onefd_link *backlog)
+{
+	return (!list_empty(backlog) && engine_kaio_has_slot(kaio)) ||
+	       kaio->engine.ops->ready(&kaio->engine);
 }
 
 bool requests_ready(struct onefd *loop)
@@ -290,10 +299,10 @@ bool requests_ready(struct onefd *loop)
 	if (!requests->out)
 		return false;
 	return !list_empty(&requests->done) || !list_empty(&requests->queued) ||
-	       (!list_empty(&requests->backlog) &&
-		engine_kaio_has_slot(&requests->kaio_engine)) ||
 	       requests->pool->ops->ready(requests->pool) ||
-	       (requests->kaio && requests->kaio->ops->ready(requests->kaio));
+	       (requests->kaio && kaio_ready(&requests->kaio_engine, &requests->backlog)) ||
+	       (requests->polls &&
+		kaio_ready(&requests->polls_engine, &requests->polls_backlog));
 }
 
 int requests_flush(struct onefd *loop)
@@ -347,6 +356,8 @@ int requests_dispatch(struct onefd *loop, uint32_t budget)
 	if (!requests->out)
 		return 0;
 	reap(loop, requests->pool);
+	if (requests->polls)
+		reap(loop, requests->polls);
 	if (requests->kaio)
 		reap(loop, requests->kaio);
 	while (budget-- && (link = list_pop(&requests->done))) {

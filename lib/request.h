@@ -11,12 +11,15 @@
 struct requests {
 	struct onefd_link queued;	/* submitted, not yet sent anywhere */
 	struct onefd_link backlog;	/* for kernel AIO, which had no slot */
+	struct onefd_link polls_backlog;	/* the same for its polls */
 	struct onefd_link done;		/* res is final, callbacks due */
 	size_t out;			/* submitted, callback not started */
 	uint32_t flags;			/* onefd_config.flags */
 	int kaio_error;			/* why there is no kernel AIO; 0: there is */
+	int polls_error;		/* why polls have no context of their own */
 	struct engine *kaio, *pool;	/* kaio NULL: not there */
-	struct engine_kaio kaio_engine;
+	struct engine *polls;		/* NULL: none wanted yet, or as kaio */
+	struct engine_kaio kaio_engine, polls_engine;
 	struct engine_pool pool_engine;
 };
 

@@ -24,7 +24,7 @@
 
 /* What one flush hands to the engines. */
 struct sorted {
-	struct onefd_link kaio, pool;
+	struct onefd_link kaio, polls, pool;
 };
 
 static bool is_transfer(const struct onefd_req *req)
@@ -293,7 +293,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		break;
 	case OP_POLL:
 		if (loop->requests.kaio)
-			list_push(&sorted->kaio, &req->link);
+			list_push(&sorted->polls, &req->link);
 		else
 			route_finish(loop, req, -EOPNOTSUPP);
 		break;
@@ -354,24 +354,57 @@ static void blame(struct onefd *loop, struct engine_kaio *kaio)
 /* What a turn may spend on submitting before it looks at its other events. */
 #define SEND_NS 1000000
 
-static int send(struct onefd *loop, struct sorted *sorted)
+/* As far as slots and time allow; what is left stays for the next turn. */
+static int submit_kaio(struct onefd *loop, struct engine_kaio *kaio, struct onefd_link *list)
 {
-	struct requests *requests = &loop->requests;
 	uint64_t spent = 0;
-	int sent, n;
+	int sent = 0, n;
 
-	/* Also with nothing new: it may have kept some. */
-	sent = requests->pool->ops->submit(requests->pool, &sorted->pool);
-	while (!list_empty(&sorted->kaio) && spent < SEND_NS) {
-		n = requests->kaio->ops->submit(requests->kaio, &sorted->kaio);
+	while (!list_empty(list) && spent < SEND_NS) {
+		n = kaio->engine.ops->submit(&kaio->engine, list);
 		if (n == 0)
 			break;	/* no slot: each completion tries again */
 		sent += n;
-		spent += requests->kaio_engine.last_ns;
-		if (requests->kaio_engine.last_slow)
-			blame(loop, &requests->kaio_engine);
+		spent += kaio->last_ns;
+		if (kaio->last_slow)
+			blame(loop, kaio);
 	}
+	return sent;
+}
+
+/*
+ * A poll may be out for ever, so polls have a context of their own, made with
+ * the first: on the other they would take the slots of file I/O.
+ */
+static struct engine_kaio *polls_of(struct onefd *loop)
+{
+	struct requests *requests = &loop->requests;
+	struct onefd_config config = { .depth = requests->kaio_engine.cap,
+				       .flags = requests->flags };
+
+	if (!requests->polls && !requests->polls_error) {
+		requests->polls_error = engine_kaio_open(&requests->polls_engine, loop, &config,
+							 loop->wake.fd);
+		if (requests->polls_error == 0)
+			requests->polls = &requests->polls_engine.engine;
+	}
+	/* With fs.aio-max-nr spent they have to share. */
+	return requests->polls ? &requests->polls_engine : &requests->kaio_engine;
+}
+
+static int send(struct onefd *loop, struct sorted *sorted)
+{
+	struct requests *requests = &loop->requests;
+	int sent;
+
+	/* Also with nothing new: it may have kept some. */
+	sent = requests->pool->ops->submit(requests->pool, &sorted->pool);
+	sent += submit_kaio(loop, &requests->kaio_engine, &sorted->kaio);
 	list_splice(&requests->backlog, &sorted->kaio);
+	if (list_empty(&sorted->polls))
+		return sent;
+	sent += submit_kaio(loop, polls_of(loop), &sorted->polls);
+	list_splice(&requests->polls_backlog, &sorted->polls);
 	return sent;
 }
 
@@ -382,8 +415,10 @@ int route_flush(struct onefd *loop)
 	struct sorted sorted;
 
 	list_init(&sorted.kaio);
+	list_init(&sorted.polls);
 	list_init(&sorted.pool);
 	list_splice(&sorted.kaio, &requests->backlog);
+	list_splice(&sorted.polls, &requests->polls_backlog);
 	admit_held(loop, &sorted);
 	while ((link = list_pop(&requests->queued)))
 		route_one(loop, &sorted, list_entry(link, struct onefd_req, link));

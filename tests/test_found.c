@@ -93,6 +93,35 @@ static ssize_t answer_of(void *arg)
 }
 
 /* -529 is what the kernel says among its own of a request that is in the ring. */
+/* With a depth of one, a poll that nothing ever answers must not take it. */
+START_TEST(polls_leave_room_for_file_io)
+{
+	struct onefd_config config = { .depth = 1 };
+	struct job poll = { 0 }, read = { 0 };
+	struct onefd_file file;
+	struct onefd *own;
+	char byte;
+	int fds[2], fd = make_file(_i, 4096, O_RDWR);
+
+	must(onefd_new(&own, &config));
+	must_libc(pipe(fds));
+	must(onefd_file_init(own, &file, fd));
+	onefd_prep_poll(&poll.req, fds[0], EPOLLIN);
+	job_submit(own, &poll);
+	must(onefd_flush(own));
+	onefd_prep_fsync(&read.req, &file, 0);
+	ck_assert_int_eq(job_run(own, &read), 0);
+	onefd_prep_pread(&read.req, &file, &byte, 1, 0);
+	ck_assert_int_eq(job_run(own, &read), 1);
+	(void)onefd_cancel(&poll.req);
+	close(fds[1]);
+	must(onefd_drain(own, 5000));
+	must(onefd_free(own));
+	close(fds[0]);
+	close(fd);
+}
+END_TEST
+
 START_TEST(call_may_answer_any_number)
 {
 	struct job job = { 0 };
@@ -109,6 +138,7 @@ int main(void)
 	Suite *suite = suite_create("found");
 	TCase *tcase = add_case(suite, "found", make_loop, free_loop);
 
+	tcase_add_loop_test(tcase, polls_leave_room_for_file_io, 0, place_count());
 	tcase_add_loop_test(tcase, empty_unaligned_direct_write_leaves_the_size, 0, place_count());
 	tcase_add_loop_test(tcase, growing_write_survives_an_unaligned_one_before_it, 0,
 			    place_count());
