@@ -431,7 +431,7 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * prepared, no fn, no file, a NULL iovec, path, statx or call, a file of
  * another loop, and for reads and writes: a negative offset, more than IOV_MAX
  * (1024) buffers, lengths that add up past SSIZE_MAX or reach past the largest
- * offset. Whatever the kernel finds wrong later comes in res.
+ * offset, in whole blocks if O_DIRECT. Whatever the kernel finds wrong later comes in res.
  */
 int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
 

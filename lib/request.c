@@ -138,6 +138,8 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)
 
 static int check_buffers(const struct onefd_req *req)
 {
+	const struct onefd_file *file = req->file;
+	uint64_t most = INT64_MAX;
 	size_t sum = 0;
 
 	if (!req->iov || req->iovcnt > IOV_MAX || req->offset < 0)
@@ -147,7 +149,10 @@ static int check_buffers(const struct onefd_req *req)
 			return -EINVAL;
 		sum += req->iov[i].iov_len;
 	}
-	return sum > (uint64_t)INT64_MAX - (uint64_t)req->offset ? -EINVAL : 0;
+	/* Widened to whole blocks it must be an offset still. */
+	if (file->flags & ONEFD_FILE_DIRECT)
+		most -= most % file->off_align;
+	return (uint64_t)req->offset + sum > most ? -EINVAL : 0;
 }
 
 static int check(const struct onefd *loop, const struct onefd_req *req)

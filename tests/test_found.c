@@ -2,6 +2,7 @@
 #include "files.h"
 #include "reactor.h"
 
+#include <errno.h>
 #include <sys/stat.h>
 
 /* Direct and past the end, where a block padded and written would be a longer file. */
@@ -87,6 +88,32 @@ START_TEST(fallocate_and_unaligned_write_keep_clear_of_each_other)
 }
 END_TEST
 
+/* Its last block would end past the largest offset: widened, it would be anywhere. */
+START_TEST(direct_request_in_the_last_block_is_einval)
+{
+	struct onefd_file file;
+	struct job job = { 0 };
+	char byte = 0;
+	int fd;
+
+	if (!has_direct(_i)) {
+		skip("no O_DIRECT here");
+		return;
+	}
+	fd = make_file(_i, 0, O_RDWR | O_DIRECT);
+	must(onefd_file_init(loop, &file, fd));
+	for (int i = 0; i < 100; i++) {
+		onefd_prep_pread(&job.req, &file, &byte, 1, INT64_MAX - 1 - i);
+		ck_assert_int_eq(onefd_submit(loop, &job.req, job_done), -EINVAL);
+		onefd_prep_pwrite(&job.req, &file, &byte, 1, INT64_MAX - 1 - i);
+		ck_assert_int_eq(onefd_submit(loop, &job.req, job_done), -EINVAL);
+	}
+	onefd_prep_pread(&job.req, &file, &byte, 1, INT64_MAX / file.off_align * file.off_align - 1);
+	(void)job_run(loop, &job);
+	close(fd);
+}
+END_TEST
+
 static ssize_t answer_of(void *arg)
 {
 	return *(ssize_t *)arg;
@@ -144,6 +171,7 @@ int main(void)
 			    place_count());
 	tcase_add_loop_test(tcase, fallocate_and_unaligned_write_keep_clear_of_each_other, 0,
 			    place_count());
+	tcase_add_loop_test(tcase, direct_request_in_the_last_block_is_einval, 0, place_count());
 	tcase_add_test(tcase, call_may_answer_any_number);
 	return run_suite(suite);
 }
