@@ -342,7 +342,7 @@ struct onefd_file {
 	uint32_t detour[2], streak[2], penalty[2];
 	uint32_t rewrites, held;
 	uint16_t refused, warm;
-	uint32_t pad;
+	uint32_t peers;
 	uint64_t reserved[4];
 };
 

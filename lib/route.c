@@ -52,6 +52,13 @@ static bool conflict(struct onefd_req *a, struct onefd_req *b)
 	       (uint64_t)x->low < y->high && (uint64_t)y->low < x->high;
 }
 
+/*
+ * How much of a file's ring is looked at. What stands further back waits unseen
+ * once there is a rewrite: or each of n writes would be compared with n others,
+ * all in one turn.
+ */
+#define VIEW 64
+
 /* Whether an earlier write of the file must finish first. */
 static bool must_wait(struct onefd_req *req)
 {
@@ -102,7 +109,8 @@ static bool join_writes(struct onefd_req *req, bool fits)
 	claim(req, fits);
 	f->flags |= FLIGHT_PEER;
 	list_push(&file->writes, &f->peer);
-	if (!file->rewrites || !must_wait(req))
+	file->peers++;
+	if (!file->rewrites || (file->peers <= VIEW && !must_wait(req)))
 		return true;
 	f->flags |= FLIGHT_HELD;
 	file->held++;
@@ -114,7 +122,7 @@ static void release_held(struct onefd *loop, struct onefd_file *file)
 {
 	struct onefd_link *at = file->writes.next;
 
-	for (; file->held && at != &file->writes; at = at->next) {
+	for (int i = 0; file->held && i < VIEW && at != &file->writes; i++, at = at->next) {
 		struct flight *f = list_entry(at, struct flight, peer);
 		struct onefd_req *req = list_entry((uint64_t *)f, struct onefd_req, engine);
 
@@ -132,6 +140,7 @@ static void leave_writes(struct onefd *loop, struct onefd_req *req)
 	struct onefd_file *file = req->file;
 
 	list_remove(&f->peer);
+	file->peers--;
 	file->rewrites -= !!(f->flags & FLIGHT_REWRITE);
 	file->held -= !!(f->flags & FLIGHT_HELD);
 	f->flags &= ~(FLIGHT_PEER | FLIGHT_REWRITE | FLIGHT_HELD);

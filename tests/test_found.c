@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* Direct and past the end, where a block padded and written would be a longer file. */
 START_TEST(empty_unaligned_direct_write_leaves_the_size)
@@ -84,6 +85,48 @@ START_TEST(fallocate_and_unaligned_write_keep_clear_of_each_other)
 		ck_assert_int_eq(st.st_size, jobs[1].res == 0 ? 8192 + 4096 : 107);
 	}
 	free_jobs(jobs, 2);
+	close(fd);
+}
+END_TEST
+
+/* What this thread used, whoever else had the processor. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	must_libc(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts));
+	return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+
+/* Each was compared with all before it: 20 000 of them took 1.4 s of one turn. */
+START_TEST(many_unaligned_writes_are_not_compared_with_one_another)
+{
+	const size_t count = 20000, stride = 8192;
+	struct onefd_file file;
+	struct job *jobs;
+	char byte = 'x';
+	uint64_t began;
+	int fd;
+
+	if (!has_direct(_i)) {
+		skip("no O_DIRECT here");
+		return;
+	}
+	fd = make_file(_i, 0, O_RDWR | O_DIRECT);
+	must_libc(ftruncate(fd, (off_t)(count * stride)));
+	must(onefd_file_init(loop, &file, fd));
+	jobs = make_jobs(count, 0);
+	for (size_t i = 0; i < count; i++) {
+		onefd_prep_pwrite(&jobs[i].req, &file, &byte, 1, (off_t)(i * stride) + 5);
+		job_submit(loop, &jobs[i]);
+	}
+	began = cpu_ns();
+	must(onefd_flush(loop));
+	ck_assert_uint_lt(cpu_ns() - began, 500 * MSEC);	/* 8 ms, or 1400 */
+	for (size_t i = 0; i < count; i++)
+		(void)job_cancel(&jobs[i]);
+	drain_jobs(loop, jobs, count);
+	free_jobs(jobs, 0);
 	close(fd);
 }
 END_TEST
@@ -170,6 +213,8 @@ int main(void)
 	tcase_add_loop_test(tcase, growing_write_survives_an_unaligned_one_before_it, 0,
 			    place_count());
 	tcase_add_loop_test(tcase, fallocate_and_unaligned_write_keep_clear_of_each_other, 0,
+			    place_count());
+	tcase_add_loop_test(tcase, many_unaligned_writes_are_not_compared_with_one_another, 0,
 			    place_count());
 	tcase_add_loop_test(tcase, direct_request_in_the_last_block_is_einval, 0, place_count());
 	tcase_add_test(tcase, call_may_answer_any_number);
