@@ -195,6 +195,13 @@ uint64_t file_learn_size(struct onefd_file *file)
 	return file->size;
 }
 
+bool file_is_write_only(const struct onefd_file *file)
+{
+	int flags = sys.getfl(file->fd);
+
+	return flags >= 0 && (flags & O_ACCMODE) == O_WRONLY;
+}
+
 bool file_detour(struct onefd_file *file, int way)
 {
 	if (!file->detour[way])

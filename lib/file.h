@@ -31,6 +31,9 @@ enum trust file_trust(const struct onefd_file *file);
 /* The size that it has now: somebody else may have cut it, or made it grow. */
 uint64_t file_learn_size(struct onefd_file *file);
 
+/* Whether it cannot be read back. */
+bool file_is_write_only(const struct onefd_file *file);
+
 /* Whether the next request that way goes to a worker though it need not. */
 bool file_detour(struct onefd_file *file, int way);
 

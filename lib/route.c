@@ -78,9 +78,11 @@ static void claim(struct onefd_req *req, bool fits)
 {
 	struct onefd_file *file = req->file;
 	struct flight *f = flight(req);
+	bool append = req->op == OP_WRITE && appends(req);
 
 	direct_widen(req);
-	if (!fits) {
+	/* An append that fits by now may not, once those before it have run. */
+	if (!fits || (append && file->rewrites)) {
 		f->flags |= FLIGHT_REWRITE;
 		file->rewrites++;
 		/* It may end up cutting the file: nothing later must grow it. */
@@ -89,7 +91,9 @@ static void claim(struct onefd_req *req, bool fits)
 	}
 	if (req->op == OP_FALLOCATE)	/* it grows the file, or moves what follows */
 		f->high = UINT64_MAX;
-	else if (appends(req)) {	/* somewhere */
+	/* Somewhere; or by way of the page cache, whose pages are larger than
+	 * blocks: what it wrote back would undo a neighbour's direct write. */
+	if (append || (!fits && file_is_write_only(file))) {
 		f->low = 0;
 		f->high = UINT64_MAX;
 	}
@@ -236,10 +240,21 @@ static bool widen_read(struct onefd *loop, struct sorted *sorted, struct onefd_r
 	return true;
 }
 
+/* An append must begin in a whole block, too, and that is where the file ends. */
+static bool fits_as_it_is(struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+
+	if (!direct_fits(req))
+		return false;
+	return req->op == OP_READ || !appends(req) || file->flags & ONEFD_FILE_BLOCKDEV ||
+	       file_learn_size(file) % file->off_align == 0;
+}
+
 static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	struct flight *f = flight(req);
-	bool fits = direct_fits(req), write = req->op == OP_WRITE;
+	bool fits = fits_as_it_is(req), write = req->op == OP_WRITE;
 
 	f->bytes = req_length(req);
 	/* Not to be widened to a block: an empty write changes nothing. */

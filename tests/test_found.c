@@ -89,6 +89,74 @@ START_TEST(fallocate_and_unaligned_write_keep_clear_of_each_other)
 }
 END_TEST
 
+/* Where it begins is not in the request: an end of file of 100 fits no block. */
+START_TEST(whole_blocks_are_appended_to_an_unaligned_end)
+{
+	const size_t sizes[] = { 100, 4096, 50, 4096, 8192 };
+	struct onefd_file file;
+	struct job *jobs;
+	struct stat st;
+	int fd;
+
+	if (!has_direct(_i)) {
+		skip("no O_DIRECT here");
+		return;
+	}
+	fd = make_file(_i, 0, O_RDWR | O_DIRECT | O_APPEND);
+	must(onefd_file_init(loop, &file, fd));
+	jobs = make_jobs(5, 8192);
+	for (int together = 0; together < 2; together++) {
+		must_libc(ftruncate(fd, 0));
+		for (int i = 0; i < 5; i++) {
+			onefd_prep_pwrite(&jobs[i].req, &file, jobs[i].buf, sizes[i], 0);
+			job_submit(loop, &jobs[i]);
+			if (!together)
+				must(onefd_drain(loop, -1));
+		}
+		drain_jobs(loop, jobs, 5);
+		for (int i = 0; i < 5; i++)
+			ck_assert_int_eq(jobs[i].res, (ssize_t)sizes[i]);
+		must_libc(fstat(fd, &st));
+		ck_assert_int_eq(st.st_size, 100 + 4096 + 50 + 4096 + 8192);
+	}
+	free_jobs(jobs, 5);
+	close(fd);
+}
+END_TEST
+
+/* It cannot be read back, so what is unaligned goes through the page cache, and
+ * a page holds blocks that are being written past it. */
+START_TEST(write_only_file_keeps_direct_neighbours_of_unaligned_writes)
+{
+	struct onefd_file file;
+	struct job *jobs;
+	int fd;
+
+	if (!has_direct(_i)) {
+		skip("no O_DIRECT here");
+		return;
+	}
+	fd = make_file(_i, 65536, O_WRONLY | O_DIRECT);
+	must(onefd_file_init(loop, &file, fd));
+	jobs = make_jobs(32, 4096);
+	for (int round = 0; round < 50; round++) {
+		for (int i = 0; i < 32; i++) {
+			off_t offset = (off_t)file.off_align * i + i % 2 * 7;
+			size_t len = i % 2 ? 100 : file.off_align;
+
+			fill(jobs[i].buf, len, offset);
+			onefd_prep_pwrite(&jobs[i].req, &file, jobs[i].buf, len, offset);
+			job_submit(loop, &jobs[i]);
+		}
+		drain_jobs(loop, jobs, 32);
+		for (int i = 0; i < 32; i++)
+			ck_assert_int_eq(jobs[i].res, i % 2 ? 100 : (ssize_t)file.off_align);
+	}
+	free_jobs(jobs, 32);
+	close(fd);
+}
+END_TEST
+
 /* What this thread used, whoever else had the processor. */
 static uint64_t cpu_ns(void)
 {
@@ -213,6 +281,9 @@ int main(void)
 	tcase_add_loop_test(tcase, growing_write_survives_an_unaligned_one_before_it, 0,
 			    place_count());
 	tcase_add_loop_test(tcase, fallocate_and_unaligned_write_keep_clear_of_each_other, 0,
+			    place_count());
+	tcase_add_loop_test(tcase, whole_blocks_are_appended_to_an_unaligned_end, 0, place_count());
+	tcase_add_loop_test(tcase, write_only_file_keeps_direct_neighbours_of_unaligned_writes, 0,
 			    place_count());
 	tcase_add_loop_test(tcase, many_unaligned_writes_are_not_compared_with_one_another, 0,
 			    place_count());
