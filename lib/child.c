@@ -9,15 +9,23 @@
 
 #include "core.h"
 
+/* P_PIDFD, which glibc has since 2.36. */
+#define BY_PIDFD ((idtype_t)3)
+
 static void child_ready(struct onefd_watch *watch, uint32_t events)
 {
 	struct onefd_child *child = onefd_container(watch, struct onefd_child, watch);
 	struct watches *watches = &watch->loop->watches;
 	siginfo_t info = { 0 };			/* as it stays when not ours to reap */
-	int r = sys.waitpid(child->pid, &info);
+	int r = sys.waitid(BY_PIDFD, (id_t)watch->fd, &info);
 
 	(void)events;
-	if (r == 0 && info.si_pid == 0) {	/* it lives: stopped by a tracer, say */
+	/* UNTESTED: Linux 5.3 has pidfds and cannot wait for one. The number may
+	 * be another child's by now, if somebody else reaped this one. */
+	if (r == -EINVAL)
+		r = sys.waitid(P_PID, (id_t)child->pid, &info);
+	/* Dead, but its tracer's to reap first, who then makes another edge. */
+	if (r == 0 && info.si_pid == 0) {
 		watches_ran(watches, 0);
 		return;
 	}
@@ -74,7 +82,8 @@ int onefd_child_start(struct onefd *loop, struct onefd_child *child)
 	if (fd < 0)
 		return fd;
 	child->watch.fd = fd;
-	r = watch_attach(loop, &child->watch, EPOLLIN);
+	/* An edge: one that a tracer holds would be reported without end. */
+	r = watch_attach(loop, &child->watch, EPOLLIN | EPOLLET);
 	if (r < 0) {
 		(void)sys.close(fd);
 		child->watch.fd = -1;

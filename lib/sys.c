@@ -16,7 +16,6 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -110,10 +109,10 @@ static int call_pidfd_open(pid_t pid)
 	return (int)answer(syscall(SYS_pidfd_open, pid, 0));
 }
 
-static int call_waitpid(pid_t pid, siginfo_t *info)
+static int call_waitid(idtype_t type, id_t id, siginfo_t *info)
 {
 	info->si_pid = 0;
-	return (int)answer(waitid(P_PID, (id_t)pid, info, WEXITED | WNOHANG));
+	return (int)answer(waitid(type, id, info, WEXITED | WNOHANG));
 }
 
 static ssize_t call_read(int fd, void *buf, size_t len)
@@ -325,7 +324,7 @@ struct sys_calls sys = {
 	.signalfd = call_signalfd,
 	.sigmask = call_sigmask,
 	.pidfd_open = call_pidfd_open,
-	.waitpid = call_waitpid,
+	.waitid = call_waitid,
 	.read = call_read,
 	.close = call_close,
 	.io_setup = call_io_setup,

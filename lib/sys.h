@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 struct sys_calls {
 	/* CLOCK_MONOTONIC, nanoseconds */
@@ -36,7 +37,7 @@ struct sys_calls {
 	int (*signalfd)(int fd, const sigset_t *mask);	/* fd -1: a new one */
 	int (*sigmask)(int how, const sigset_t *set, sigset_t *old);
 	int (*pidfd_open)(pid_t pid);
-	int (*waitpid)(pid_t pid, siginfo_t *info);	/* WEXITED | WNOHANG */
+	int (*waitid)(idtype_t type, id_t id, siginfo_t *info);	/* WEXITED | WNOHANG */
 	ssize_t (*read)(int fd, void *buf, size_t len);
 	int (*close)(int fd);
 

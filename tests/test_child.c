@@ -2,7 +2,10 @@
 #include "reactor.h"
 
 #include <errno.h>
+#include <linux/sched.h>
 #include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +69,89 @@ START_TEST(child_reaped_elsewhere_has_code_zero)
 	ck_assert_int_eq(onefd_dispatch(loop, -1), 1);
 	ck_assert_int_eq(last_code, 0);
 	ck_assert_int_eq(last_status, 0);
+}
+END_TEST
+
+/* A process that traces @pid, and lets go of it when it ends; 0: it may not. */
+static pid_t trace(pid_t pid)
+{
+	int ready[2];
+	char ok = 0;
+	pid_t tracer;
+
+	must_libc(pipe(ready));
+	tracer = (pid_t)must_libc(fork());
+	if (tracer == 0) {
+		ok = ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0;
+		if (write(ready[1], &ok, 1) == 1 && ok)
+			pause();
+		_exit(0);
+	}
+	ck_assert_int_eq(read(ready[0], &ok, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	if (ok)
+		return tracer;
+	must_libc(waitpid(tracer, NULL, 0));
+	return 0;
+}
+
+/* Until then it is dead and not ours to reap: the loop span on it. */
+START_TEST(child_that_a_tracer_holds_is_waited_for)
+{
+	struct onefd_child child;
+	pid_t pid = spawn(-1), tracer = trace(pid);
+	int fd = onefd_fd(loop);
+
+	onefd_child_init(&child, pid, note);
+	must(onefd_child_start(loop, &child));
+	kill(pid, SIGKILL);
+	if (tracer) {
+		wait_readable(child.watch.fd);
+		ck_assert_int_eq(onefd_dispatch(loop, 0), 0);
+		ck_assert(!readable(fd));
+		kill(tracer, SIGKILL);
+		must_libc(waitpid(tracer, NULL, 0));
+	}
+	ck_assert_int_eq(onefd_dispatch(loop, -1), 1);
+	ck_assert_int_eq(last_code, CLD_KILLED);
+	if (!tracer)
+		skip("ptrace is not allowed");
+}
+END_TEST
+
+/* A child that exits at once, and has that number. */
+static pid_t spawn_as(pid_t pid)
+{
+	struct clone_args args = {
+		.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1,
+	};
+	pid_t born = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+
+	if (born == 0)
+		_exit(42);
+	return born;
+}
+
+/* The number is another child's by the time the loop looks: that one must not be
+ * reaped in its place. */
+START_TEST(child_of_the_same_number_is_left_alone)
+{
+	struct onefd_child child;
+	pid_t pid = spawn(7);
+	siginfo_t info;
+
+	onefd_child_init(&child, pid, note);
+	must(onefd_child_start(loop, &child));
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	if (spawn_as(pid) != pid) {
+		onefd_child_stop(&child);
+		skip("a process cannot choose its number here");
+	}
+	must_libc(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT));
+	ck_assert_int_eq(onefd_dispatch(loop, -1), 1);
+	ck_assert_int_eq(last_code, 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 }
 END_TEST
 
@@ -179,6 +265,8 @@ int main(void)
 	tcase_set_tags(tcase, "fork");
 	tcase_add_test(tcase, child_exit_and_kill_statuses);
 	tcase_add_test(tcase, child_reaped_elsewhere_has_code_zero);
+	tcase_add_test(tcase, child_that_a_tracer_holds_is_waited_for);
+	tcase_add_test(tcase, child_of_the_same_number_is_left_alone);
 	tcase_add_test(tcase, zombie_can_be_started);
 	tcase_add_test(tcase, stopped_child_is_the_callers_to_reap);
 	tcase_add_test(tcase, stop_in_same_batch_suppresses_callback);
