@@ -179,6 +179,32 @@ START_TEST(appends_of_any_length)
 }
 END_TEST
 
+/* As of before somebody else appended. */
+static int statx_of_before(int dirfd, const char *path, int flags, unsigned mask,
+			   struct statx *buf)
+{
+	int r = real.statx(dirfd, path, flags, mask, buf);
+
+	buf->stx_size -= buf->stx_size % BLOCK;
+	return r;
+}
+
+/* The end seemed to be a block's, and the kernel finds that it is not. */
+START_TEST(append_behind_somebody_elses)
+{
+	char *buf = aligned(BLOCK);
+
+	sys.statx = statx_of_before;
+	open_direct(_i, BLOCK + 100, O_RDWR | O_APPEND);
+	fill(buf, BLOCK, BLOCK + 100);
+	onefd_prep_pwrite(&job.req, &file, buf, BLOCK, 0);
+	ck_assert_int_eq(job_run(loop, &job), BLOCK);
+	check_file(fd, 2 * BLOCK + 100);
+	free(buf);
+	close(fd);
+}
+END_TEST
+
 /* The file ends where the last byte was put, and not with the padding. */
 START_TEST(write_past_the_end_leaves_a_hole)
 {
@@ -203,6 +229,7 @@ int main(void)
 	static const TTest **const tests[] = {
 		&reads_of_any_shape, &long_unaligned_read, &long_unaligned_write,
 		&vectors_of_odd_pieces, &write_only_descriptors, &appends_of_any_length,
+		&append_behind_somebody_elses,
 		&write_past_the_end_leaves_a_hole,
 	};
 	Suite *suite = suite_create("direct");
