@@ -188,6 +188,11 @@ static void launch(struct onefd *loop, struct sorted *sorted, struct onefd_req *
 	struct onefd_file *file = req->file;
 	struct flight *f = flight(req);
 
+	/* No sooner: what waits for room waits in its own memory. */
+	if (f->flags & FLIGHT_WIDE && !f->bounce && direct_bounce(req) < 0) {
+		route_finish(loop, req, -ENOMEM);
+		return;
+	}
 	if (is_quick(loop, req)) {
 		/* The caller's own RWF_NOWAIT means that -EAGAIN is an answer. */
 		if (!(req->rw_flags & RWF_NOWAIT))
@@ -229,14 +234,11 @@ static bool widen_read(struct onefd *loop, struct sorted *sorted, struct onefd_r
 	loop->stats.bounced++;
 	direct_widen(req);
 	f->bytes = f->high - (uint64_t)f->low;
-	if (f->bytes > DIRECT_BOUNCE_MOST) {
+	if (f->bytes > DIRECT_BOUNCE_MOST || !loop->requests.kaio) {
 		to_pool(sorted, req, LANE_DATA, direct_work_read);
 		return false;
 	}
-	if (direct_bounce(req) < 0) {
-		route_finish(loop, req, -ENOMEM);
-		return false;
-	}
+	f->flags |= FLIGHT_WIDE;
 	return true;
 }
 
