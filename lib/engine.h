@@ -68,8 +68,8 @@ struct call {
 #define FLIGHT_HELD	(1u << 6)	/* ... behind one that it overlaps */
 #define FLIGHT_REWRITE	(1u << 7)	/* an unaligned direct write */
 #define FLIGHT_CANCEL	(1u << 8)	/* cancelled in the kernel: the event follows */
-#define FLIGHT_WIDE	(1u << 9)	/* an unaligned read: it goes by way of a bounce */
 #define FLIGHT_CACHE	(1u << 9)	/* by the page cache, for the file ends within a block */
+#define FLIGHT_WIDE	(1u << 10)	/* an unaligned read: it goes by way of a bounce */
 
 /* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
  * never touched costs up to a nanosecond a byte, so this bounds the call. */

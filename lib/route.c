@@ -522,10 +522,10 @@ static void again(struct onefd *loop, struct onefd_req *req)
 
 /* An append of whole blocks, which fits, to a file that ends within one. Only
  * the kernel knows: others may append too. */
-static bool ends_within_a_block(const struct onefd_req *req, uint32_t flags)
+static bool ends_within_a_block(const struct onefd_req *req, const struct flight *f)
 {
-	return req->res == -EINVAL && req->op == OP_WRITE && flags & FLIGHT_PEER &&
-	       appends(req) && !(flags & (FLIGHT_REWRITE | FLIGHT_CACHE));
+	return req->res == -EINVAL && req->op == OP_WRITE && f->flags & FLIGHT_PEER &&
+	       appends(req) && f->work != direct_work_write;
 }
 
 static void note(struct onefd_req *req)
@@ -553,7 +553,7 @@ void route_land(struct onefd *loop, struct onefd_req *req)
 			again(loop, req);
 			return;
 		}
-		if (ends_within_a_block(req, flags)) {
+		if (ends_within_a_block(req, flight(req))) {
 			again(loop, req);
 			flight(req)->flags |= FLIGHT_CACHE;
 			return;
