@@ -20,6 +20,7 @@
 #include "core.h"
 #include "direct.h"
 #include "file.h"
+#include "order.h"
 #include "work.h"
 
 /* What one flush hands to the engines. */
@@ -32,124 +33,9 @@ static bool is_transfer(const struct onefd_req *req)
 	return req->op == OP_READ || req->op == OP_WRITE;
 }
 
-static bool appends(const struct onefd_req *req)
-{
-	return req->file->flags & ONEFD_FILE_APPEND || req->rw_flags & RWF_APPEND;
-}
-
 static struct onefd_device *queue_of(const struct onefd_req *req)
 {
 	return req->file->device->queue;
-}
-
-/* ---- writes that share blocks ------------------------------------------ */
-
-static bool conflict(struct onefd_req *a, struct onefd_req *b)
-{
-	struct flight *x = flight(a), *y = flight(b);
-
-	return (x->flags | y->flags) & FLIGHT_REWRITE &&
-	       (uint64_t)x->low < y->high && (uint64_t)y->low < x->high;
-}
-
-/*
- * How much of a file's ring is looked at. What stands further back waits unseen
- * once there is a rewrite: or each of n writes would be compared with n others,
- * all in one turn.
- */
-#define VIEW 64
-
-/* Whether an earlier write of the file must finish first. */
-static bool must_wait(struct onefd_req *req)
-{
-	struct onefd_link *writes = &req->file->writes;
-
-	for (struct onefd_link *at = flight(req)->peer.prev; at != writes; at = at->prev) {
-		struct flight *f = list_entry(at, struct flight, peer);
-
-		if (conflict(list_entry((uint64_t *)f, struct onefd_req, engine), req))
-			return true;
-	}
-	return false;
-}
-
-/* The blocks that it may change, of which others keep clear. */
-static void claim(struct onefd_req *req, bool fits)
-{
-	struct onefd_file *file = req->file;
-	struct flight *f = flight(req);
-	bool append = req->op == OP_WRITE && appends(req);
-
-	direct_widen(req);
-	/* An append that fits by now may not, once those before it have run. */
-	if (!fits || (append && file->rewrites)) {
-		f->flags |= FLIGHT_REWRITE;
-		file->rewrites++;
-		/* It may end up cutting the file: nothing later must grow it. */
-		if (!(file->flags & ONEFD_FILE_BLOCKDEV) && f->high > file_learn_size(file))
-			f->high = UINT64_MAX;
-	}
-	if (req->op == OP_FALLOCATE)	/* it grows the file, or moves what follows */
-		f->high = UINT64_MAX;
-	/* Somewhere; or by way of the page cache, whose pages are larger than
-	 * blocks: what it wrote back would undo a neighbour's direct write. */
-	if (append || (!fits && file_is_write_only(file))) {
-		f->low = 0;
-		f->high = UINT64_MAX;
-	}
-}
-
-/*
- * A direct write or an allocation enters its file's ring. Those that fit never
- * wait for one another: only a rewrite puts bytes back that it did not mean to
- * change, so only it, and what overlaps it, keeps the order of submission.
- * False: held.
- */
-static bool join_writes(struct onefd_req *req, bool fits)
-{
-	struct onefd_file *file = req->file;
-	struct flight *f = flight(req);
-
-	claim(req, fits);
-	f->flags |= FLIGHT_PEER;
-	list_push(&file->writes, &f->peer);
-	file->peers++;
-	if (!file->rewrites || (file->peers <= VIEW && !must_wait(req)))
-		return true;
-	f->flags |= FLIGHT_HELD;
-	file->held++;
-	return false;
-}
-
-/* Those that waited for the one that left, and for none before them. */
-static void release_held(struct onefd *loop, struct onefd_file *file)
-{
-	struct onefd_link *at = file->writes.next;
-
-	for (int i = 0; file->held && i < VIEW && at != &file->writes; i++, at = at->next) {
-		struct flight *f = list_entry(at, struct flight, peer);
-		struct onefd_req *req = list_entry((uint64_t *)f, struct onefd_req, engine);
-
-		if (!(f->flags & FLIGHT_HELD) || must_wait(req))
-			continue;
-		f->flags &= ~FLIGHT_HELD;
-		file->held--;
-		list_push(&loop->requests.queued, &req->link);
-	}
-}
-
-static void leave_writes(struct onefd *loop, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-	struct onefd_file *file = req->file;
-
-	list_remove(&f->peer);
-	file->peers--;
-	file->rewrites -= !!(f->flags & FLIGHT_REWRITE);
-	file->held -= !!(f->flags & FLIGHT_HELD);
-	f->flags &= ~(FLIGHT_PEER | FLIGHT_REWRITE | FLIGHT_HELD);
-	if (file->held)
-		release_held(loop, file);
 }
 
 /* ---- towards the engines ----------------------------------------------- */
@@ -173,7 +59,7 @@ static bool is_quick(struct onefd *loop, struct onefd_req *req)
 		return false;
 	if (trust == TRUST_WARM && file->warm != WARM_DONE)
 		return false;
-	if (way && appends(req))
+	if (way && order_appends(req))
 		return false;
 	if (flight(req)->cost > queue_of(req)->most || flight(req)->bytes > BATCH_BYTES)
 		return false;
@@ -249,7 +135,7 @@ static bool fits_as_it_is(struct onefd_req *req)
 
 	if (!direct_fits(req))
 		return false;
-	return req->op == OP_READ || !appends(req) || file->flags & ONEFD_FILE_BLOCKDEV ||
+	return req->op == OP_READ || !order_appends(req) || file->flags & ONEFD_FILE_BLOCKDEV ||
 	       file_learn_size(file) % file->off_align == 0;
 }
 
@@ -264,7 +150,7 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 		to_pool(sorted, req, LANE_DATA, work_transfer);
 		return;
 	}
-	if (write && !(f->flags & FLIGHT_PEER) && !join_writes(req, fits))
+	if (write && !(f->flags & FLIGHT_PEER) && !order_join(req, fits))
 		return;
 	if (write && !fits) {
 		loop->stats.rewritten++;
@@ -290,7 +176,7 @@ static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_r
 static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
 {
 	if (req->file->flags & ONEFD_FILE_DIRECT && !(flight(req)->flags & FLIGHT_PEER) &&
-	    !join_writes(req, true))
+	    !order_join(req, true))
 		return;
 	to_pool(sorted, req, LANE_SYNC, work_call);
 }
@@ -465,7 +351,7 @@ static void settle(struct onefd *loop, struct onefd_req *req)
 	if (f->bounce)
 		direct_unbounce(req);
 	if (f->flags & FLIGHT_PEER)
-		leave_writes(loop, req);
+		order_leave(req, &loop->requests.queued);
 	f->flags = 0;
 }
 
@@ -525,7 +411,7 @@ static void again(struct onefd *loop, struct onefd_req *req)
 static bool ends_within_a_block(const struct onefd_req *req, const struct flight *f)
 {
 	return req->res == -EINVAL && req->op == OP_WRITE && f->flags & FLIGHT_PEER &&
-	       appends(req) && f->work != direct_work_write;
+	       order_appends(req) && f->work != direct_work_write;
 }
 
 static void note(struct onefd_req *req)
