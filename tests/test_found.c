@@ -17,10 +17,8 @@ START_TEST(empty_unaligned_direct_write_leaves_the_size)
 	struct stat st;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 4096, O_RDWR | O_DIRECT);
 	must(onefd_file_init(loop, &file, fd));
 	onefd_prep_pwrite(&job.req, &file, &job, 0, 10001);
@@ -40,10 +38,8 @@ START_TEST(growing_write_survives_an_unaligned_one_before_it)
 	struct stat st;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 1 << 20, O_RDWR | O_DIRECT);
 	must(onefd_file_init(loop, &file, fd));
 	jobs = make_jobs(2, 4096);
@@ -70,10 +66,8 @@ START_TEST(fallocate_and_unaligned_write_keep_clear_of_each_other)
 	struct stat st;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 0, O_RDWR | O_DIRECT);
 	must(onefd_file_init(loop, &file, fd));
 	jobs = make_jobs(2, 4096);
@@ -101,10 +95,8 @@ START_TEST(whole_blocks_are_appended_to_an_unaligned_end)
 	struct stat st;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 0, O_RDWR | O_DIRECT | O_APPEND);
 	must(onefd_file_init(loop, &file, fd));
 	jobs = make_jobs(5, 8192);
@@ -135,10 +127,8 @@ START_TEST(write_only_file_keeps_direct_neighbours_of_unaligned_writes)
 	struct job *jobs;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 65536, O_WRONLY | O_DIRECT);
 	must(onefd_file_init(loop, &file, fd));
 	jobs = make_jobs(32, 4096);
@@ -178,10 +168,8 @@ START_TEST(unaligned_reads_wait_in_their_own_memory)
 	char byte;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 4096, O_RDONLY | O_DIRECT);
 	must(onefd_file_init(loop, &file, fd));
 	jobs = make_jobs(count, 0);
@@ -221,10 +209,8 @@ START_TEST(many_unaligned_writes_are_not_compared_with_one_another)
 	uint64_t began;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 0, O_RDWR | O_DIRECT);
 	must_libc(ftruncate(fd, (off_t)(count * stride)));
 	must(onefd_file_init(loop, &file, fd));
@@ -252,10 +238,8 @@ START_TEST(direct_request_in_the_last_block_is_einval)
 	char byte = 0;
 	int fd;
 
-	if (!has_direct(_i)) {
+	if (!has_direct(_i))
 		skip("no O_DIRECT here");
-		return;
-	}
 	fd = make_file(_i, 0, O_RDWR | O_DIRECT);
 	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < 100; i++) {
