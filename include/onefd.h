@@ -388,9 +388,10 @@ struct onefd_req {
  * with their arguments onefd_submit() says. Never prep a request that is out.
  *
  * Reads and writes take any offset, length and address, O_DIRECT or not; what
- * O_DIRECT cannot take as it is goes by way of aligned memory, and writes that
- * share a block are put in order. res is the count of bytes, short at the end
- * of a file as pread(2) is. The iovec array is lent as the buffers are.
+ * O_DIRECT cannot take as it is goes by way of aligned memory, in order with the
+ * other writes to its blocks. Writes that fit may run in any order. res is the
+ * count of bytes, short at the end of a file as pread(2) is. The iovec array is
+ * lent as the buffers are.
  */
 void onefd_prep_pread(struct onefd_req *req, struct onefd_file *file,
 		      void *buf, size_t len, off_t offset);
