@@ -29,7 +29,7 @@ static off_t round_down(off_t value, uint32_t align)
 
 static off_t round_up(off_t value, uint32_t align)
 {
-	return round_down(value + (off_t)align - 1, align);
+	return round_down(value + ((off_t)align - 1), align);
 }
 
 bool direct_fits(const struct onefd_req *req)
