@@ -1558,7 +1558,11 @@ static bool pairs_read(const void *arg)
 static bool file_idle(const void *arg)
 {
 	for (unsigned i = 0; i < RECORDS; i++) {
-		if (records[i].out && records[i].req.file == arg)
+		const struct record *record = &records[i];
+		/* A truncate has no file: it is a call on the descriptor. */
+		bool truncates = record->plan.kind == TRUNCATE && &record->model->file == arg;
+
+		if (record->out && (truncates || record->req.file == arg))
 			return false;
 	}
 	return true;
