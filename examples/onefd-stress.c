@@ -1560,7 +1560,8 @@ static bool file_idle(const void *arg)
 	for (unsigned i = 0; i < RECORDS; i++) {
 		const struct record *record = &records[i];
 		/* A truncate has no file: it is a call on the descriptor. */
-		bool truncates = record->plan.kind == TRUNCATE && &record->model->file == arg;
+		bool truncates = record->plan.kind == TRUNCATE && record->model &&
+				 &record->model->file == arg;
 
 		if (record->out && (truncates || record->req.file == arg))
 			return false;
