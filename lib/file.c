@@ -18,8 +18,8 @@
 #include "sys.h"
 
 #define DEFAULT_ALIGN 4096
-/* An ext4 inode holds four extents itself: so small a file has no tree. */
-#define INLINE_EXTENTS_SIZE (4 * 4096)
+/* An ext4 inode holds four extents itself: a file of so many blocks has no tree. */
+#define INLINE_EXTENTS 4
 #define MOUNTINFO_SIZE (256 * 1024)
 
 /* A streak of requests that would block sends the next ones straight to a
@@ -174,7 +174,7 @@ int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd)
 	fresh.flags |= flags & O_DIRECT ? ONEFD_FILE_DIRECT : 0;
 	fresh.flags |= flags & O_APPEND ? ONEFD_FILE_APPEND : 0;
 	fresh.size = st.stx_size;
-	fresh.warm = st.stx_size <= INLINE_EXTENTS_SIZE ? WARM_DONE : WARM_COLD;
+	fresh.warm = st.stx_size <= INLINE_EXTENTS * (uint64_t)st.stx_blksize ? WARM_DONE : WARM_COLD;
 	fresh.data = file->data;
 	*file = fresh;
 	list_init(&file->writes);
