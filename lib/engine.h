@@ -84,13 +84,15 @@ enum lane { LANE_DATA, LANE_SYNC, LANE_CALL, LANES };
 
 /* What the engines keep in onefd_req.engine. */
 struct flight {
-	struct iocb iocb;		/* engine_kaio */
-	struct call call;		/* from prep */
+	/* Every request's: kept together, for with many out each line of the
+	 * cache that a request touches is felt. */
 	struct engine *engine;		/* while OUT */
 	uint32_t flags;
 	uint32_t cost;			/* block requests it takes of the window */
 	uint64_t bytes;			/* that a direct transfer asks the device for */
 	void *bounce;			/* aligned memory of an unaligned read */
+	struct iocb iocb;		/* engine_kaio */
+	/* Some requests': set by whoever uses them, not by prep. */
 	off_t low;			/* the range in whole blocks: of a bounce, */
 	uint64_t high;			/* or of a write in its file's ring */
 	struct onefd_link peer;		/* in onefd_file.writes */
@@ -99,6 +101,7 @@ struct flight {
 	uint32_t extents;		/* what a warming worker counted */
 	ssize_t answer;			/* the worker's */
 	struct onefd_req *handed;	/* next in the stack that workers hand back */
+	struct call call;
 };
 
 _Static_assert(sizeof(struct flight) <= sizeof(((struct onefd_req *)0)->engine),

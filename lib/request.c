@@ -22,25 +22,22 @@
 /* False: there is nothing to prepare, and submit will say so. */
 static bool prep(struct onefd_req *req, enum op op, struct onefd_file *file, off_t offset)
 {
-	struct flight *f;
-	void *data;
-
 	if (!req)
 		return false;
-	f = flight(req);
-	data = req->data;
-	/* All but the iocb, which its engine fills in, and in pieces: of more than
-	 * 96 bytes gcc makes a "rep stos", which takes as long as all the rest. */
-	memset(req, 0, offsetof(struct onefd_req, one));
-	memset(&req->one, 0, offsetof(struct onefd_req, engine) - offsetof(struct onefd_req, one));
-	f->call = (struct call){ 0 };
-	memset(&f->engine, 0, offsetof(struct flight, answer) - offsetof(struct flight, engine));
-	req->data = data;
+	req->rw_flags = 0;
+	req->ioprio = 0;
 	req->op = (uint8_t)op;
+	req->state = STATE_PREPARED;
+	req->res = 0;
 	req->file = file;
 	req->offset = offset;
 	req->iov = &req->one;
+	req->iovcnt = 0;
+	req->loop = NULL;
 	list_init(&req->link);
+	flight(req)->flags = 0;
+	flight(req)->bytes = 0;
+	flight(req)->bounce = NULL;
 	return true;
 }
 
@@ -93,8 +90,7 @@ void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events)
 {
 	if (!prep(req, OP_POLL, NULL, 0))
 		return;
-	flight(req)->call.fd = fd;
-	flight(req)->call.flags = (int)events;
+	flight(req)->call = (struct call){ .fd = fd, .flags = (int)events };
 }
 
 void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
@@ -122,8 +118,7 @@ void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
 {
 	if (!prep(req, OP_FALLOCATE, file, offset))
 		return;
-	flight(req)->call.flags = mode;
-	flight(req)->call.length = len;
+	flight(req)->call = (struct call){ .flags = mode, .length = len };
 }
 
 void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)

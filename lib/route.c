@@ -93,6 +93,7 @@ static void launch(struct onefd *loop, struct sorted *sorted, struct onefd_req *
 	if (file->warm == WARM_COLD && file_trust(file) == TRUST_WARM) {
 		file->warm = WARM_WARMING;
 		f->flags |= FLIGHT_WARM;
+		f->extents = 0;
 	}
 	to_pool(sorted, req, LANE_DATA, engine_kaio_work);
 }

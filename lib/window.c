@@ -113,7 +113,7 @@ struct onefd_device *windows_device(struct windows *windows, uint32_t major, uin
 		ask_queue(device);
 		device->queue = queue_of(windows, device);
 	}
-	device->most = device->nr_requests ? device->nr_requests - device->nr_requests / 4 :
+	device->most = device->nr_requests ? device->nr_requests - device->nr_requests / 8 :
 					     DEFAULT_REQUESTS;
 	device->limit = device->most;
 	list_init(&device->held);
