@@ -1,9 +1,9 @@
 /*
  * window.c - how much may be in flight per device.
  *
- * Below nr_requests the block layer never makes a submitter sleep, and three
- * quarters of it give the same throughput as all of it. Other processes share
- * the queue unseen, so a slow submission halves the window and quiet brings
+ * Below nr_requests the block layer never makes a submitter sleep, and seven
+ * eighths of it give the throughput of all of it. Other processes share the
+ * queue unseen, so a slow submission halves the window and quiet brings
  * it back a block request at a time, as TCP does.
  */
 #include "window.h"
