@@ -1833,6 +1833,21 @@ static unsigned count_descriptors(void)
 	return count;
 }
 
+static void remove_directory(void)
+{
+	char name[16];
+
+	for (unsigned i = 0; i < FILES; i++)
+		unlinkat(directory_fd, models[i].name, 0);
+	for (unsigned i = 0; i < OPENED; i++) {
+		snprintf(name, sizeof name, "o%u", i);
+		unlinkat(directory_fd, name, 0);
+	}
+	unlinkat(directory_fd, scratch.name, 0);
+	if (rmdir(directory) < 0)
+		fprintf(stderr, "onefd-stress: %s: %s\n", directory, strerror(errno));
+}
+
 static void make_directory(void)
 {
 	const char *parent = options.parent;
@@ -1847,21 +1862,7 @@ static void make_directory(void)
 	directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (directory_fd < 0)
 		die(directory, errno);
-}
-
-static void remove_directory(void)
-{
-	char name[16];
-
-	for (unsigned i = 0; i < FILES; i++)
-		unlinkat(directory_fd, models[i].name, 0);
-	for (unsigned i = 0; i < OPENED; i++) {
-		snprintf(name, sizeof name, "o%u", i);
-		unlinkat(directory_fd, name, 0);
-	}
-	unlinkat(directory_fd, scratch.name, 0);
-	if (rmdir(directory) < 0)
-		fprintf(stderr, "onefd-stress: %s: %s\n", directory, strerror(errno));
+	atexit(remove_directory);	/* also when something later is wrong */
 }
 
 static void report(void)
@@ -1897,7 +1898,6 @@ static int stress(void)
 	run();
 	if (!stuck && count_descriptors() != before)
 		blame(&account.wrong, "%u descriptors were left open", count_descriptors() - before);
-	remove_directory();
 	report();
 	if (account.lost || account.twice || account.inside || account.corrupt || account.wrong)
 		return EXIT_FAILURE;

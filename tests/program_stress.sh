@@ -96,11 +96,13 @@ directory_is_removed_after_a_signal_too() {
 wrong_usage_is_status_2() {
 	local arguments
 
+	mkdir "$top/usage"
 	for arguments in "--cancel=101" "--ops=x" "--seed=-1" "--nonsense" "operand" \
 		"--dir=/nonexistent" "--depth=65537"; do
-		"$stress" --ops=1 $arguments >/dev/null 2>&1
+		TMPDIR=$top/usage "$stress" --ops=1 $arguments >/dev/null 2>&1
 		same "status of $arguments" $? 2 || return
 	done
+	same left "$(ls "$top/usage")" "" || return
 	"$stress" --help | grep -q '^usage: '
 }
 
