@@ -23,19 +23,10 @@ static struct engine_pool *pool_of(struct engine *engine)
 	return onefd_container(engine, struct engine_pool, engine);
 }
 
-/* Any thread. The first of a stack wakes the loop, which takes them all. */
+/* Any thread. */
 static void hand_back(struct engine_pool *pool, struct onefd_req *req, ssize_t answer)
 {
-	struct flight *f = flight(req);
-	struct onefd_req *head = atomic_load_explicit(&pool->handed, memory_order_relaxed);
-
-	f->answer = answer;
-	do
-		f->handed = head;
-	while (!atomic_compare_exchange_weak_explicit(&pool->handed, &head, req,
-						      memory_order_release,
-						      memory_order_relaxed));
-	if (!head)
+	if (handed_push(&pool->handed, req, answer))
 		wake_signal(&pool->engine.loop->wake);
 }
 
@@ -147,26 +138,12 @@ static bool pool_ready(struct engine *engine)
 	for (int i = 0; i < LANES; i++)
 		if (pool->lanes[i].fresh_count)
 			return true;
-	return atomic_load_explicit(&pool->handed, memory_order_relaxed);
+	return handed_any(&pool->handed);
 }
 
 static void pool_reap(struct engine *engine, struct onefd_link *done)
 {
-	struct onefd_link *after = done->prev;
-	struct onefd_req *req;
-
-	if (!atomic_load_explicit(&pool_of(engine)->handed, memory_order_relaxed))
-		return;
-	req = atomic_exchange_explicit(&pool_of(engine)->handed, NULL, memory_order_acquire);
-
-	/* The stack is newest first: each goes before the one handed later. */
-	while (req) {
-		struct onefd_req *older = flight(req)->handed;
-
-		req->res = flight(req)->answer;
-		list_push(after->next, &req->link);
-		req = older;
-	}
+	handed_take(&pool_of(engine)->handed, done);
 }
 
 static int pool_cancel(struct engine *engine, struct onefd_req *req)

@@ -4,9 +4,9 @@
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdatomic.h>
 
 #include "engine.h"
+#include "handed.h"
 
 struct pool_lane {
 	struct engine_pool *pool;
@@ -24,7 +24,7 @@ struct engine_pool {
 	struct engine engine;
 	uint32_t most;			/* threads a lane may have */
 	struct pool_lane lanes[LANES];
-	_Atomic(struct onefd_req *) handed;	/* a stack, newest first */
+	struct handed handed;
 	bool alone;			/* no thread could be made: the loop works itself */
 };
 
