@@ -12,6 +12,7 @@
 #define ONEFD_TESTS_FILES_H
 
 #include "harness.h"
+#include "pattern.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -58,18 +59,6 @@ static inline struct place place_of(int index)
 	if (!find_place(index, &place))
 		ck_abort_msg("no directory %d", index);
 	return place;
-}
-
-/* What stands at @offset in every file made here: no period that a block has. */
-static inline unsigned char pattern(off_t offset)
-{
-	return (unsigned char)((uint64_t)offset * UINT64_C(0x9e3779b97f4a7c15) >> 56);
-}
-
-static inline void fill(void *buf, size_t len, off_t offset)
-{
-	for (size_t i = 0; i < len; i++)
-		((unsigned char *)buf)[i] = pattern(offset + (off_t)i);
 }
 
 static inline void check_bytes(const void *buf, size_t len, off_t offset)
