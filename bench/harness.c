@@ -23,6 +23,7 @@
 struct outcome {
 	bool there;
 	double ops_per_s, cpu_us, p50_us, p99_us, p999_us, submit_share, longest_us;
+	double hit_p99_us, miss_p50_us, late_p999_us;
 };
 
 /* ---- histograms --------------------------------------------------------- */
@@ -76,6 +77,7 @@ static const struct option long_options[] = {
 	{ "size", required_argument, NULL, 'n' },
 	{ "depth", required_argument, NULL, 'd' },
 	{ "block", required_argument, NULL, 'b' },
+	{ "work", required_argument, NULL, 'w' },
 	{ "only", required_argument, NULL, 'o' },
 	{ "json", optional_argument, NULL, 'j' },
 	{ "verbose", no_argument, NULL, 'v' },
@@ -94,6 +96,10 @@ static void usage(const struct bench_program *program, FILE *out)
 		program->name, program->help);
 	for (unsigned i = 0; i < program->count; i++)
 		fprintf(out, " %s", program->contenders[i].name);
+	if (program->works)
+		fprintf(out, "\n  --work A,B       these works alone, of:");
+	for (const char *const *work = program->works; work && *work; work++)
+		fprintf(out, " %s", *work);
 	fprintf(out, "\n"
 		     "  --json[=FILE]    one object a line instead of the table;\n"
 		     "                   with FILE: appended there, beside the table\n"
@@ -176,20 +182,41 @@ static bool named(const char *list, const char *name)
 	return false;
 }
 
+static unsigned count_names(const char *list)
+{
+	unsigned names = 1;
+
+	while ((list = strchr(list, ','))) {
+		list++;
+		names++;
+	}
+	return names;
+}
+
 /* A misspelt name must not pass for a contender that had nothing to say. */
 static void check_only(const struct bench_program *program, const char *only)
 {
-	const char *comma = only;
-	unsigned names = 1, found = 0;
+	unsigned found = 0;
 
-	while ((comma = strchr(comma, ','))) {
-		comma++;
-		names++;
-	}
 	for (unsigned i = 0; i < program->count; i++)
 		found += named(only, program->contenders[i].name);
-	if (found != names)
+	if (found != count_names(only))
 		refuse(program, "--only", only);
+}
+
+static void check_work(const struct bench_program *program, const char *list)
+{
+	unsigned found = 0;
+
+	for (const char *const *work = program->works; work && *work; work++)
+		found += named(list, *work);
+	if (found != count_names(list))
+		refuse(program, "--work", list);
+}
+
+bool bench_wanted(const struct bench_options *options, const char *work)
+{
+	return !options->work || named(options->work, work);
 }
 
 static void open_json(struct bench_options *options, const struct bench_program *program,
@@ -223,6 +250,10 @@ static void take_option(struct bench_options *options, const struct bench_progra
 		break;
 	case 'b':
 		options->block = parse_one(program, "--block", optarg);
+		break;
+	case 'w':
+		check_work(program, optarg);
+		options->work = optarg;
 		break;
 	case 'o':
 		check_only(program, optarg);
@@ -284,14 +315,20 @@ bool bench_over(struct bench_run *run)
 	return bench_now() >= run->deadline;
 }
 
-static int run_once(const struct bench_contender *contender, struct bench_run *run, double seconds)
+static int run_once(const struct bench_program *program, const struct bench_contender *contender,
+		    struct bench_run *run, double seconds)
 {
-	int r;
+	int r = program->prepare ? program->prepare(run) : 0;
 
+	if (r < 0)
+		return r;
 	run->ops = run->failed = 0;
 	run->submit_ns = run->longest_ns = BENCH_NONE;
 	run->left = 1;
 	memset(&run->latency, 0, sizeof run->latency);
+	memset(&run->hit, 0, sizeof run->hit);
+	memset(&run->miss, 0, sizeof run->miss);
+	memset(&run->late, 0, sizeof run->late);
 	run->deadline = bench_now() + (uint64_t)(seconds * NSEC);
 	bench_start(run);
 	r = contender->run(run);
@@ -300,7 +337,8 @@ static int run_once(const struct bench_contender *contender, struct bench_run *r
 	return r;
 }
 
-static int run_all(const struct bench_contender *contender, struct bench_run *run)
+static int run_all(const struct bench_program *program, const struct bench_contender *contender,
+		   struct bench_run *run)
 {
 	double seconds = run->options->seconds;
 	int r = contender->setup(run);
@@ -308,16 +346,17 @@ static int run_all(const struct bench_contender *contender, struct bench_run *ru
 	if (r < 0)
 		return r;
 	run->warmup = true;
-	r = run_once(contender, run, seconds / 5);
+	r = run_once(program, contender, run, seconds / 5);
 	run->warmup = false;
 	if (r == 0)
-		r = run_once(contender, run, seconds);
+		r = run_once(program, contender, run, seconds);
 	if (contender->teardown)
 		contender->teardown(run);
 	return r;
 }
 
-__attribute__((noreturn)) static void child(const struct bench_contender *contender,
+__attribute__((noreturn)) static void child(const struct bench_program *program,
+					    const struct bench_contender *contender,
 					    struct bench_run *run, pid_t parent)
 {
 	static const int fatal[] = { SIGHUP, SIGINT, SIGTERM };
@@ -328,30 +367,32 @@ __attribute__((noreturn)) static void child(const struct bench_contender *conten
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
-	run->error = run_all(contender, run);
+	run->error = run_all(program, contender, run);
 	_exit(0);
+}
+
+static double quantile_us(const struct bench_histogram *histogram, double q)
+{
+	return histogram->count ? (double)bench_histogram_quantile(histogram, q) / 1e3 : -1;
 }
 
 static struct outcome outcome_of(const struct bench_run *run)
 {
 	double ns = (double)(run->stopped - run->started), ops = (double)run->ops;
-	const struct bench_histogram *latency = &run->latency;
 	struct outcome outcome = {
 		.there = true,
 		.ops_per_s = ops / ns * NSEC,
 		.cpu_us = (double)run->cpu_ns / ops / 1e3,
-		.p50_us = -1,
-		.p99_us = -1,
-		.p999_us = -1,
+		.p50_us = quantile_us(&run->latency, 0.5),
+		.p99_us = quantile_us(&run->latency, 0.99),
+		.p999_us = quantile_us(&run->latency, 0.999),
 		.submit_share = -1,
 		.longest_us = -1,
+		.hit_p99_us = quantile_us(&run->hit, 0.99),
+		.miss_p50_us = quantile_us(&run->miss, 0.5),
+		.late_p999_us = quantile_us(&run->late, 0.999),
 	};
 
-	if (latency->count) {
-		outcome.p50_us = (double)bench_histogram_quantile(latency, 0.5) / 1e3;
-		outcome.p99_us = (double)bench_histogram_quantile(latency, 0.99) / 1e3;
-		outcome.p999_us = (double)bench_histogram_quantile(latency, 0.999) / 1e3;
-	}
 	if (run->submit_ns != BENCH_NONE)
 		outcome.submit_share = (double)run->submit_ns / ns;
 	if (run->longest_ns != BENCH_NONE)
@@ -369,7 +410,8 @@ static int wait_for(pid_t pid)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -ECHILD;
 }
 
-static int run_forked(const struct bench_contender *contender, struct bench_run *run)
+static int run_forked(const struct bench_program *program, const struct bench_contender *contender,
+		      struct bench_run *run)
 {
 	pid_t parent = getpid(), pid;
 	int r;
@@ -379,7 +421,7 @@ static int run_forked(const struct bench_contender *contender, struct bench_run 
 	if (pid < 0)
 		return -errno;
 	if (pid == 0)
-		child(contender, run, parent);
+		child(program, contender, run, parent);
 	r = wait_for(pid);
 	if (r == 0)
 		r = run->error;
@@ -414,6 +456,9 @@ static void print_json(FILE *out, const struct bench_case *work, const char *con
 	json_number(out, "p999_us", outcome->p999_us, 3);
 	json_number(out, "submit_share", outcome->submit_share, 4);
 	json_number(out, "longest_us", outcome->longest_us, 3);
+	json_number(out, "hit_p99_us", outcome->hit_p99_us, 3);
+	json_number(out, "miss_p50_us", outcome->miss_p50_us, 3);
+	json_number(out, "late_p999_us", outcome->late_p999_us, 3);
 	fprintf(out, ",\"round\":%u}\n", round);
 	fflush(out);
 }
@@ -524,20 +569,76 @@ static void print_head(const struct bench_program *program, const struct bench_o
 	       "sub %", program->peer, program->peer);
 }
 
+static bool took_part(const struct outcome *rounds, unsigned count)
+{
+	return MEDIAN(ops_per_s) > 0;
+}
+
+/* What only some works have: lines of their own, below. */
+static void print_more(const char *name, const struct outcome *rounds, unsigned count)
+{
+	double hit = MEDIAN(hit_p99_us), miss = MEDIAN(miss_p50_us), late = MEDIAN(late_p999_us);
+
+	if (hit >= 0 && miss >= 0)
+		printf("%-12s hit p99 %.1f us, miss p50 %.1f us: %.1f %%\n", name, hit, miss,
+		       hit / miss * 100);
+	if (late >= 0)
+		printf("%-12s heartbeat late by p99.9 %.1f us\n", name, late);
+}
+
+#define RATIO(member) \
+	print_ratio(spread_ratio(ours, rounds, options->rounds, offsetof(struct outcome, member)))
+
+static void print_against(const struct bench_program *program, const struct bench_options *options,
+			  const struct outcome *outcomes, unsigned ours_at)
+{
+	const struct outcome *ours = outcomes + ours_at * options->rounds, *rounds;
+
+	if (!took_part(ours, options->rounds))
+		return;
+	printf("%s against   %-19s  %-19s  %-19s  %-19s\n", program->ours, "ops/s", "cpu", "p50", "p99");
+	for (unsigned i = 0; i < program->count; i++) {
+		rounds = outcomes + i * options->rounds;
+		if (i == ours_at || !took_part(rounds, options->rounds))
+			continue;
+		printf("%-12s", program->contenders[i].name);
+		RATIO(ops_per_s);
+		RATIO(cpu_us);
+		RATIO(p50_us);
+		RATIO(p99_us);
+		printf("\n");
+	}
+}
+
+/* program->count when there is none. */
+static unsigned find(const struct bench_program *program, const char *name)
+{
+	unsigned at = 0;
+
+	while (at < program->count && (!name || strcmp(program->contenders[at].name, name)))
+		at++;
+	return at;
+}
+
 static void print_table(const struct bench_program *program, const struct bench_options *options,
 			const struct bench_case *work, const struct outcome *outcomes)
 {
+	unsigned peer_at = find(program, program->peer), ours_at = find(program, program->ours);
 	const struct outcome *peer = NULL, *rounds;
 
-	for (unsigned i = 0; i < program->count; i++)
-		if (!strcmp(program->contenders[i].name, program->peer))
-			peer = outcomes + i * options->rounds;
+	if (peer_at < program->count)
+		peer = outcomes + peer_at * options->rounds;
 	print_head(program, options, work);
 	for (unsigned i = 0; i < program->count; i++) {
 		rounds = outcomes + i * options->rounds;
-		if (spread_field(rounds, options->rounds, offsetof(struct outcome, ops_per_s)).median > 0)
+		if (took_part(rounds, options->rounds))
 			print_row(program->contenders[i].name, rounds, peer, options->rounds);
 	}
+	for (unsigned i = 0; i < program->count; i++)
+		print_more(program->contenders[i].name, outcomes + i * options->rounds,
+			   options->rounds);
+	if (ours_at < program->count)
+		print_against(program, options, outcomes, ours_at);
 	fflush(stdout);
 }
 
@@ -549,7 +650,9 @@ static int one_run(const struct bench_program *program, const struct bench_optio
 
 	if (options->only && !named(options->only, contender->name))
 		return 0;
-	r = run_forked(contender, run);
+	if (contender->fits && !contender->fits(run->work))
+		return 0;
+	r = run_forked(program, contender, run);
 	if (r < 0) {
 		fprintf(stderr, "%s: %s, size %llu, depth %llu: %s: %s\n", program->name,
 			run->work->work, (unsigned long long)run->work->size,

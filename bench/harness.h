@@ -31,7 +31,8 @@ struct bench_options {
 	struct bench_list size;
 	struct bench_list depth;
 	uint64_t block;			/* bytes of one request */
-	const char *only;		/* comma-separated names, or NULL: all */
+	const char *work;		/* comma-separated names, or NULL: all */
+	const char *only;		/* the same of contenders */
 	FILE *json;			/* NULL: none wanted */
 	bool table;
 	bool verbose;			/* contenders may say on stderr what they did */
@@ -68,6 +69,8 @@ struct bench_run {
 	uint64_t submit_ns;		/* inside kernel submissions, or BENCH_NONE */
 	uint64_t longest_ns;		/* longest call on the loop's thread, or BENCH_NONE */
 	struct bench_histogram latency;
+	struct bench_histogram hit, miss;	/* latency by what was to be expected */
+	struct bench_histogram late;		/* a heartbeat's, after it was due */
 
 	/* the harness's */
 	uint64_t left, deadline, started, stopped, cpu_ns;
@@ -79,12 +82,16 @@ struct bench_contender {
 	int (*setup)(struct bench_run *run);		/* 0 or -errno */
 	int (*run)(struct bench_run *run);		/* 0 or -errno */
 	void (*teardown)(struct bench_run *run);	/* NULL: the child just ends */
+	bool (*fits)(const struct bench_case *work);	/* NULL: takes part in all */
 };
 
 struct bench_program {
 	const char *name;
 	const char *peer;			/* whom the others are measured against */
+	const char *ours;			/* measured against every other too, or NULL */
 	const char *help;			/* what --size and --depth mean here */
+	const char *const *works;		/* for --work, up to a NULL; NULL: none */
+	int (*prepare)(struct bench_run *run);	/* before each run's clock, or NULL */
 	const struct bench_contender *contenders;
 	unsigned count;
 };
@@ -92,6 +99,9 @@ struct bench_program {
 /* Exits on what it does not understand, and after --help. */
 void bench_options(struct bench_options *options, const struct bench_program *program,
 		   int argc, char **argv);
+
+/* Whether --work lets this one through. */
+bool bench_wanted(const struct bench_options *options, const char *work);
 
 /* Runs all rounds of one case and prints what came; how many runs failed. */
 int bench_case(const struct bench_program *program, const struct bench_options *options,

@@ -10,6 +10,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -117,4 +119,93 @@ int target_open(struct target *target, const char *path, uint64_t size, int flag
 		return -errno;
 	target->size = (uint64_t)end;
 	return 0;
+}
+
+/* ---- the page cache -------------------------------------------------------- */
+
+/* Pages of a range that are in the cache, or -errno. */
+static int64_t resident(const struct target *target, uint64_t offset, uint64_t len)
+{
+	size_t pages = len / 4096;
+	unsigned char *seen = malloc(pages + 1);
+	void *map = mmap(NULL, len, PROT_READ, MAP_SHARED, target->fd, (off_t)offset);
+	int64_t count = 0;
+
+	if (!seen || map == MAP_FAILED || mincore(map, len, seen) < 0)
+		count = -errno;
+	for (size_t i = 0; count >= 0 && i < pages; i++)
+		count += seen[i] & 1;
+	if (map != MAP_FAILED)
+		munmap(map, len);
+	free(seen);
+	return count;
+}
+
+/* What mincore() says of a file that is neither ours nor ours to write: all
+ * resident, whatever is true. */
+static bool others(const struct target *target)
+{
+	struct stat st;
+
+	return fstat(target->fd, &st) == 0 && st.st_uid != geteuid() && geteuid() != 0 &&
+	       access(target->path, W_OK) < 0;
+}
+
+static int drop_all(void)
+{
+	int r = 0, fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	sync();
+	if (write(fd, "1", 1) < 0)
+		r = -errno;
+	close(fd);
+	return r;
+}
+
+/* A page in a thousand may be left: one that someone held just now. */
+int target_chill(const struct target *target, uint64_t offset, uint64_t len)
+{
+	int64_t most = (int64_t)(len / 4096 / 1000), left;
+	int r = -posix_fadvise(target->fd, (off_t)offset, (off_t)len, POSIX_FADV_DONTNEED);
+
+	if (r < 0)
+		return r;
+	if (others(target))
+		return -EPERM;
+	left = resident(target, offset, len);
+	if (left > most) {
+		/* UNTESTED: nobody else holds pages of the file here. */
+		if (drop_all() < 0)
+			return -EBUSY;
+		left = resident(target, offset, len);
+	}
+	return left < 0 ? (int)left : left > most ? -EBUSY : 0;
+}
+
+static int read_all(const struct target *target, uint64_t offset, uint64_t len)
+{
+	char *chunk = malloc(CHUNK);
+	ssize_t n = chunk ? 1 : -1;
+
+	for (uint64_t done = 0; n > 0 && done < len; done += (uint64_t)n)
+		n = pread(target->fd, chunk, len - done < CHUNK ? len - done : CHUNK,
+			  (off_t)(offset + done));
+	free(chunk);
+	return n < 0 ? -errno : 0;
+}
+
+int target_warm(const struct target *target, uint64_t offset, uint64_t len)
+{
+	int64_t pages = (int64_t)(len / 4096), there = resident(target, offset, len);
+	int r = 0;
+
+	if (there >= 0 && there < pages)
+		r = read_all(target, offset, len);
+	if (r == 0)
+		there = resident(target, offset, len);
+	if (r < 0 || there < 0)
+		return r < 0 ? r : (int)there;
+	return there == pages ? 0 : -ENOMEM;
 }
