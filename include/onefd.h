@@ -54,6 +54,8 @@ struct onefd_child;
 struct onefd_task;
 struct onefd_file;
 struct onefd_req;
+struct onefd_chunk;
+struct onefd_stream;
 struct statx;			/* <sys/stat.h> with _GNU_SOURCE */
 
 struct onefd_link {		/* private: a place in a ring */
@@ -442,6 +444,86 @@ int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
  * not out. Constant time.
  */
 int onefd_cancel(struct onefd_req *req);
+
+/* ---- streams: a file read in order, ahead of its reader ----------------- */
+
+/* @chunk: the next bytes, the reader's until onefd_stream_release(). NULL: the
+ * end, after which stream, chunks, memory and file are the caller's again. */
+typedef void onefd_stream_fn(struct onefd_stream *stream, struct onefd_chunk *chunk);
+
+/* One read of a stream: the caller's memory, which the stream fills in. */
+struct onefd_chunk {
+	void *data;		/* yours */
+	char *buf;		/* read-only, from fn until release: the bytes, yours to change */
+	size_t len;		/* how many; never 0 */
+	off_t offset;		/* of the first of them in the file */
+	/* private */
+	struct onefd_stream *stream;
+	struct onefd_link link;
+	size_t want;
+	int state, error;
+	struct onefd_req req;
+	uint64_t reserved[2];
+};
+
+struct onefd_stream {
+	void *data;		/* yours, after init */
+	onefd_stream_fn *fn;	/* yours */
+	int rw_flags;		/* yours, after init: as in onefd_req; RWF_DONTCACHE ... */
+	uint16_t ioprio;	/* yours, after init: as in onefd_req */
+	uint16_t pad;
+	struct onefd_file *file;	/* read-only */
+	off_t offset;		/* read-only: of the next byte that fn has not been given */
+	int res;		/* read-only, in fn without a chunk: 0 or -errno */
+	/* private */
+	uint32_t flags;
+	struct onefd *loop;
+	struct onefd_chunk *chunks;
+	void *memory;
+	size_t count, size, ahead, held, reading;
+	off_t next, end;
+	struct onefd_link free, order;
+	struct onefd_task task;
+	uint64_t reserved[4];
+};
+
+/*
+ * Fills in @stream; cannot fail, what is wrong start says. Lends it @count
+ * chunks and @memory of @count times @size bytes to read into: at a multiple of
+ * file->mem_align, with @size a multiple of file->off_align, direct reads go
+ * straight there, and anywhere else by a detour. 4 chunks of 256 KiB keep a disk
+ * busy. The chunks' data is left as it is.
+ */
+void onefd_stream_init(struct onefd_stream *stream, onefd_stream_fn *fn,
+		       struct onefd_chunk *chunks, size_t count,
+		       void *memory, size_t size);
+
+/*
+ * Calls fn with @length bytes of @file from @offset, < 0: all to its end, in
+ * order, chunk by chunk; then once without a chunk: with res 0 at the end of the
+ * range or of the file (offset says where), with -errno of the read that failed,
+ * after all before it was delivered, or with -ECANCELED after a stop. Never calls
+ * fn itself. Reads one chunk ahead, and twice as many each time that the reader has
+ * released all it had and finds none ready, up to @count; chunks not released
+ * are not read into. Allocates nothing.
+ * -EBUSY: started already; -EINVAL: no fn, chunks or memory, a negative offset,
+ * a range past the largest offset, a file of another loop.
+ */
+int onefd_stream_start(struct onefd *loop, struct onefd_stream *stream,
+		       struct onefd_file *file, off_t offset, off_t length);
+
+/* The chunk may be read into again. In any order, in fn or later; none need be
+ * released at the end. What is not the reader's is left alone. Never calls fn. */
+void onefd_stream_release(struct onefd_chunk *chunk);
+
+/*
+ * No more chunks: fn runs once more, without one and with res set to
+ * -ECANCELED, in a later dispatch (in this one, if called from fn), when the
+ * reads that are under way have ended: a device cannot be told to stop writing to memory.
+ * Chunks that the reader has stay its own until then. Stopping what is not
+ * started does nothing.
+ */
+void onefd_stream_stop(struct onefd_stream *stream);
 
 /* ---- seeing inside ----------------------------------------------------- */
 

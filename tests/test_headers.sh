@@ -17,6 +17,8 @@ struct all {
 	struct onefd_task task;
 	struct onefd_file file;
 	struct onefd_req req;
+	struct onefd_chunk chunk;
+	struct onefd_stream stream;
 	struct onefd_stats stats;
 };
 struct all *owner(struct onefd_timer *timer);
