@@ -344,8 +344,8 @@ struct onefd_file {
 	uint32_t detour[2], streak[2], penalty[2];
 	uint32_t rewrites, held;
 	uint16_t refused, warm;
-	uint32_t peers;
-	uint64_t reserved[4];
+	uint32_t peers, cold;
+	uint64_t reserved[3];
 };
 
 /*
@@ -558,6 +558,8 @@ struct onefd_stats {
 	uint64_t in_flight, in_flight_most;	/* in the kernel: now, at most */
 	struct onefd_histogram submit_ns;	/* each io_submit() on the loop */
 	struct onefd_histogram turn_ns;		/* each turn outside its wait */
+	uint64_t hits;			/* buffered reads done without any thread */
+	uint64_t pages;			/* ... sent to the threads that wait for pages */
 };
 
 /* Copies the first @size bytes of the counters: sizeof(struct onefd_stats) as

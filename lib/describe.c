@@ -69,7 +69,8 @@ static void describe_kaio(const struct onefd *loop, FILE *out)
 		fprintf(out, "  not at the address asked for: %s\n", context->moved_why);
 	fprintf(out, "RWF_NOWAIT: %s\n", loop->requests.flags & ONEFD_NO_NOWAIT ?
 		"switched off (ONEFD_NO_NOWAIT): workers submit" :
-		"tried on direct transfers; a worker submits what would block");
+		"tried on direct transfers, of which a worker submits what would block, and "
+		"on buffered reads");
 }
 
 static void describe_pool(const struct onefd *loop, FILE *out)
@@ -84,6 +85,24 @@ static void describe_pool(const struct onefd *loop, FILE *out)
 	if (pool->alone)
 		fprintf(out, "  threads could not be made: some calls ran, and blocked, on the "
 			     "loop's thread\n");
+}
+
+static void describe_pages(const struct onefd *loop, FILE *out)
+{
+	const struct engine_pages *pages = &loop->requests.pages_engine;
+	unsigned waiters = 0;
+
+	for (const struct onefd_link *at = pages->waiters.next; at != &pages->waiters;
+	     at = at->next)
+		waiters++;
+	fprintf(out, "page waiters: %u, one for each device with buffered reads to wait for\n",
+		waiters);
+	if (pages->error)
+		fprintf(out, "  the last could not be made: %s; workers read instead\n",
+			strerror(-pages->error));
+	if (loop->requests.no_cachestat)
+		fprintf(out, "  the kernel has no cachestat: waiters look at what may not be "
+			     "tried by the loop\n");
 }
 
 static void describe_device(const struct onefd_device *device, FILE *out)
@@ -112,11 +131,13 @@ static void describe_counts(const struct onefd_stats *stats, FILE *out)
 		(unsigned long long)stats->submitted, (unsigned long long)stats->completed,
 		(unsigned long long)stats->cancelled,
 		(unsigned long long)stats->in_flight_most);
-	fprintf(out, "sent: %llu to kernel AIO in %llu calls, %llu to workers; would have "
-		     "blocked %llu, waited for a window %llu\n",
+	fprintf(out, "sent: %llu to kernel AIO in %llu calls, %llu to workers, %llu to page "
+		     "waiters; from the page cache at once %llu\n",
 		(unsigned long long)stats->kaio, (unsigned long long)stats->submit_calls,
-		(unsigned long long)stats->pool, (unsigned long long)stats->nowait_again,
-		(unsigned long long)stats->held);
+		(unsigned long long)stats->pool, (unsigned long long)stats->pages,
+		(unsigned long long)stats->hits);
+	fprintf(out, "would have blocked %llu, waited for a window %llu\n",
+		(unsigned long long)stats->nowait_again, (unsigned long long)stats->held);
 	fprintf(out, "longest: io_submit %.3f ms, turn %.3f ms\n",
 		(double)stats->submit_ns.max / 1e6, (double)stats->turn_ns.max / 1e6);
 }
@@ -133,6 +154,7 @@ int onefd_describe(const struct onefd *loop, FILE *out)
 	else
 		describe_no_kaio(loop, out);
 	describe_pool(loop, out);
+	describe_pages(loop, out);
 	for (const struct onefd_link *at = loop->windows.devices.next;
 	     at != &loop->windows.devices; at = at->next)
 		describe_device(list_entry(at, const struct onefd_device, link), out);
@@ -160,11 +182,26 @@ static const char *direct_way(const struct onefd_file *file)
 	}
 }
 
+static const char *read_way(const struct onefd_file *file)
+{
+	if (file->loop->requests.flags & ONEFD_NO_NOWAIT)
+		return "by a worker: RWF_NOWAIT is switched off";
+	if (file->refused & 1u << 0)
+		return "by a worker: the file system refuses RWF_NOWAIT";
+	if (file_trust(file) == TRUST_NEVER)
+		return "from the page cache where cachestat finds them resident, else a thread "
+		       "asks for the pages and waits for them";
+	if (file->warm != WARM_DONE && !(file->flags & ONEFD_FILE_BLOCKDEV))
+		return "at first by a thread, which reads the file's extents in";
+	return "from the page cache; a thread waits for what is not there, while its readahead "
+	       "is running";
+}
+
 static void describe_verdict(const struct onefd_file *file, int way, FILE *out)
 {
 	static const char *const names[] = { "reads", "writes" };
 
-	if (file->refused & 1u << way)
+	if (file->flags & ONEFD_FILE_DIRECT && file->refused & 1u << way)
 		fprintf(out, "%s: RWF_NOWAIT is refused, a worker submits them\n", names[way]);
 	if (file->detour[way])
 		fprintf(out, "%s: the next %u go to a worker at once, for earlier ones would "
@@ -189,7 +226,8 @@ int onefd_file_describe(const struct onefd_file *file, FILE *out)
 			fprintf(out, "extents: %llu KiB each on average\n",
 				(unsigned long long)file->extent / 1024);
 	} else {
-		fprintf(out, "transfers: by a worker, for buffered io_submit blocks\n");
+		fprintf(out, "reads: %s\n", read_way(file));
+		fprintf(out, "writes: by a worker, for buffered io_submit blocks\n");
 	}
 	describe_verdict(file, 0, out);
 	describe_verdict(file, 1, out);

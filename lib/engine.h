@@ -69,6 +69,7 @@ struct call {
 #define FLIGHT_REWRITE	(1u << 7)	/* an unaligned direct write */
 #define FLIGHT_CANCEL	(1u << 8)	/* cancelled in the kernel: the event follows */
 #define FLIGHT_CACHE	(1u << 9)	/* by the page cache, for the file ends within a block */
+#define FLIGHT_TRIED	(1u << 11)	/* the cache lacks its pages: readahead is running */
 #define FLIGHT_WIDE	(1u << 10)	/* an unaligned read: it goes by way of a bounce */
 
 /* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
@@ -89,7 +90,8 @@ struct flight {
 	struct engine *engine;		/* while OUT */
 	uint32_t flags;
 	uint32_t cost;			/* block requests it takes of the window */
-	uint64_t bytes;			/* that a direct transfer asks the device for */
+	uint64_t bytes;			/* that a transfer asks for, in whole blocks if direct */
+	uint64_t done;			/* how far a buffered one has got */
 	void *bounce;			/* aligned memory of an unaligned read */
 	struct iocb iocb;		/* engine_kaio */
 	/* Some requests': set by whoever uses them, not by prep. */
@@ -99,6 +101,7 @@ struct flight {
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
 	enum lane lane;
 	uint32_t extents;		/* what a warming worker counted */
+	uint32_t rounds;		/* engine_pages: waits since it last got on */
 	ssize_t answer;			/* the worker's */
 	struct onefd_req *handed;	/* next in the stack that workers hand back */
 	struct call call;

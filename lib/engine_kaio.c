@@ -56,6 +56,13 @@ static void fill_transfer(struct iocb *cb, struct onefd_req *req)
 	}
 }
 
+/* A try of the page cache is answered before io_submit() returns: whoever sends
+ * it reaps it at once, and nobody is to be woken for it. */
+static bool is_silent(const struct onefd_req *req)
+{
+	return req->op == OP_READ && !(req->file->flags & ONEFD_FILE_DIRECT);
+}
+
 static void fill(struct engine_kaio *kaio, struct onefd_req *req)
 {
 	struct iocb *cb = &flight(req)->iocb;
@@ -77,8 +84,10 @@ static void fill(struct engine_kaio *kaio, struct onefd_req *req)
 		fill_transfer(cb, req);
 	}
 	cb->aio_fildes = req->file ? req->file->fd : flight(req)->call.fd;
-	cb->u.c.flags = IOCB_FLAG_RESFD;
-	cb->u.c.resfd = (unsigned)kaio->wake_fd;
+	if (!is_silent(req)) {
+		cb->u.c.flags = IOCB_FLAG_RESFD;
+		cb->u.c.resfd = (unsigned)kaio->wake_fd;
+	}
 	if (req->ioprio) {
 		cb->u.c.flags |= IOCB_FLAG_IOPRIO;
 		cb->aio_reqprio = (short)req->ioprio;
@@ -167,6 +176,7 @@ static void take(struct engine_kaio *kaio, struct onefd_link *list, uint32_t cou
 		req = kaio->batch[i]->data;
 		req->state = STATE_OUT;
 		flight(req)->engine = &kaio->engine;
+		kaio->silent += is_silent(req);
 	}
 	/* They stand in no list while they are out: cut off in one go. */
 	list->next = req->link.next;
@@ -217,6 +227,7 @@ static void land(struct engine_kaio *kaio, struct onefd_req *req, long res,
 	struct flight *f = flight(req);
 
 	kaio->in_flight--;
+	kaio->silent -= is_silent(req);
 	kaio->full = false;
 	kaio->engine.loop->stats.in_flight--;
 	req->res = f->flags & FLIGHT_CANCEL ? -ECANCELED : res;
@@ -250,7 +261,8 @@ static bool kaio_ready(struct engine *engine)
 {
 	struct engine_kaio *kaio = kaio_of(engine);
 
-	return !list_empty(&kaio->refused) ||
+	/* UNTESTED: one that no kernel here has left unanswered is asked after. */
+	return !list_empty(&kaio->refused) || kaio->silent ||
 	       (kaio->in_flight && context_ready(&kaio->context));
 }
 

@@ -12,6 +12,7 @@ struct engine_kaio {
 	struct context context;
 	uint32_t cap;			/* most in flight */
 	uint32_t in_flight;
+	uint32_t silent;		/* of those, tries of the page cache: they signal nothing */
 	int wake_fd;			/* what a completion signals */
 	_Atomic uint32_t passed;	/* submitted by workers: orders their stores */
 	bool full;			/* the kernel had no slot; until a completion */

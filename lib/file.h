@@ -18,6 +18,9 @@ enum trust {
 	TRUST_NEVER,	/* it blocks anyway, or on somebody else: btrfs, fuse, nfs */
 };
 
+/* Bits of onefd_file.refused: RWF_NOWAIT that way (1u << file_way()), and: */
+#define FILE_NO_CACHESTAT (1u << 2)
+
 enum warm { WARM_COLD, WARM_WARMING, WARM_DONE };
 
 /* The direction of a transfer, as an index. */

@@ -37,6 +37,7 @@ static bool prep(struct onefd_req *req, enum op op, struct onefd_file *file, off
 	list_init(&req->link);
 	flight(req)->flags = 0;
 	flight(req)->bytes = 0;
+	flight(req)->done = 0;
 	flight(req)->bounce = NULL;
 	return true;
 }
@@ -263,6 +264,8 @@ int requests_open(struct onefd *loop, const struct onefd_config *asked)
 	if (r < 0)
 		return r;
 	requests->pool = &requests->pool_engine.engine;
+	engine_pages_open(&requests->pages_engine, loop);
+	requests->pages = &requests->pages_engine.engine;
 	if (config.flags & ONEFD_NO_KAIO)
 		requests->kaio_error = -EOPNOTSUPP;
 	else
@@ -279,6 +282,7 @@ void requests_close(struct onefd *loop)
 
 	/* A worker may still be on its way out of io_submit(). */
 	requests->pool->ops->close(requests->pool);
+	requests->pages->ops->close(requests->pages);
 	if (requests->polls)
 		requests->polls->ops->close(requests->polls);
 	if (requests->kaio)
@@ -300,6 +304,7 @@ bool requests_ready(struct onefd *loop)
 		return false;
 	return !list_empty(&requests->done) || !list_empty(&requests->queued) ||
 	       requests->pool->ops->ready(requests->pool) ||
+	       requests->pages->ops->ready(requests->pages) ||
 	       (requests->kaio && kaio_ready(&requests->kaio_engine, &requests->backlog)) ||
 	       (requests->polls &&
 		kaio_ready(&requests->polls_engine, &requests->polls_backlog));
@@ -312,16 +317,6 @@ int requests_flush(struct onefd *loop)
 	if (!requests->out)
 		return 0;
 	return route_flush(loop);
-}
-
-static void reap(struct onefd *loop, struct engine *engine)
-{
-	struct onefd_link landed, *link;
-
-	list_init(&landed);
-	engine->ops->reap(engine, &landed);
-	while ((link = list_pop(&landed)))
-		route_land(loop, list_entry(link, struct onefd_req, link));
 }
 
 static void count(struct onefd_stats *stats, const struct onefd_req *req)
@@ -355,11 +350,12 @@ int requests_dispatch(struct onefd *loop, uint32_t budget)
 
 	if (!requests->out)
 		return 0;
-	reap(loop, requests->pool);
+	route_reap(loop, requests->pool);
+	route_reap(loop, requests->pages);
 	if (requests->polls)
-		reap(loop, requests->polls);
+		route_reap(loop, requests->polls);
 	if (requests->kaio)
-		reap(loop, requests->kaio);
+		route_reap(loop, requests->kaio);
 	while (budget-- && (link = list_pop(&requests->done))) {
 		struct onefd_req *req = list_entry(link, struct onefd_req, link);
 

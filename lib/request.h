@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "engine_kaio.h"
+#include "engine_pages.h"
 #include "engine_pool.h"
 #include "list.h"
 
@@ -17,9 +18,12 @@ struct requests {
 	uint32_t flags;			/* onefd_config.flags */
 	int kaio_error;			/* why there is no kernel AIO; 0: there is */
 	int polls_error;		/* why polls have no context of their own */
-	struct engine *kaio, *pool;	/* kaio NULL: not there */
+	bool no_cachestat;		/* the kernel has none */
+	struct engine *kaio;		/* NULL: not there */
+	struct engine *pool, *pages;
 	struct engine *polls;		/* NULL: none wanted yet, or as kaio */
 	struct engine_kaio kaio_engine, polls_engine;
+	struct engine_pages pages_engine;
 	struct engine_pool pool_engine;
 };
 

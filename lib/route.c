@@ -17,15 +17,21 @@
 
 #include <errno.h>
 
+#include "cached.h"
 #include "core.h"
 #include "direct.h"
 #include "file.h"
 #include "order.h"
 #include "work.h"
 
+/* Most bytes that one flush copies out of the page cache. */
+#define COPY_MOST (1u << 20)
+
 /* What one flush hands to the engines. */
 struct sorted {
-	struct onefd_link kaio, polls, pool;
+	struct onefd_link kaio, polls, pages, pool;
+	struct onefd_link later;	/* for the next flush: enough was copied */
+	uint64_t copy;			/* bytes that may still be */
 };
 
 static bool is_transfer(const struct onefd_req *req)
@@ -166,6 +172,75 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 		to_pool(sorted, req, LANE_DATA, work_transfer);
 }
 
+/* ---- buffered reads ----------------------------------------------------- */
+
+/* Readahead is I/O as any other; a waiter may go beyond the window, for it may
+ * be made to wait. */
+static bool admit_readahead(struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	if (f->flags & FLIGHT_ADMITTED)
+		return true;
+	f->cost = window_cost(queue_of(req), f->bytes, req->file->extent);
+	if (!window_admit(queue_of(req), f->cost))
+		return false;
+	f->flags |= FLIGHT_ADMITTED;
+	return true;
+}
+
+static void to_waiter(struct sorted *sorted, struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+
+	(void)admit_readahead(req);
+	if (file->warm == WARM_COLD && file_trust(file) != TRUST_NEVER) {
+		file->warm = WARM_WARMING;
+		flight(req)->flags |= FLIGHT_WARM;
+		flight(req)->extents = 0;
+	}
+	list_push(&sorted->pages, &req->link);
+}
+
+static void follow(struct onefd *loop, struct sorted *sorted, struct onefd_req *req,
+		   enum verdict verdict)
+{
+	switch (verdict) {
+	case VERDICT_DONE:
+		route_finish(loop, req, req->res);
+		break;
+	case VERDICT_BATCH:
+		if (!admit_readahead(req)) {
+			to_waiter(sorted, req);
+			break;
+		}
+		flight(req)->flags |= FLIGHT_TRY;
+		list_push(&sorted->kaio, &req->link);
+		break;
+	case VERDICT_WAIT:
+		to_waiter(sorted, req);
+		break;
+	case VERDICT_WORKER:
+		to_pool(sorted, req, LANE_DATA, cached_work);
+		break;
+	case VERDICT_LATER:
+		list_push(&sorted->later, &req->link);
+	}
+}
+
+static void route_buffered_read(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	f->bytes = req_length(req);
+	if (f->flags & FLIGHT_WORKER)
+		to_pool(sorted, req, LANE_DATA, cached_work);
+	else if (f->flags & FLIGHT_TRIED)
+		to_waiter(sorted, req);
+	else
+		follow(loop, sorted, req, cached_try(loop, req, &sorted->copy));
+}
+
 static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	if (loop->requests.kaio && !(flight(req)->flags & FLIGHT_WORKER))
@@ -188,7 +263,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		to_pool(sorted, req, LANE_DATA, direct_work_write);
 		return;
 	}
-	if (flight(req)->flags & FLIGHT_ADMITTED) {
+	if (flight(req)->flags & FLIGHT_ADMITTED && req->file->flags & ONEFD_FILE_DIRECT) {
 		launch(loop, sorted, req);
 		return;
 	}
@@ -197,6 +272,8 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 	case OP_WRITE:
 		if (req->file->flags & ONEFD_FILE_DIRECT)
 			route_direct(loop, sorted, req);
+		else if (req->op == OP_READ)
+			route_buffered_read(loop, sorted, req);
 		else
 			to_pool(sorted, req, LANE_DATA, work_transfer);
 		break;
@@ -305,36 +382,77 @@ static struct engine_kaio *polls_of(struct onefd *loop)
 	return requests->polls ? &requests->polls_engine : &requests->kaio_engine;
 }
 
+static void route_queued(struct onefd *loop, struct sorted *sorted)
+{
+	struct onefd_link *link;
+
+	while ((link = list_pop(&loop->requests.queued)))
+		route_one(loop, sorted, list_entry(link, struct onefd_req, link));
+}
+
+static int send_kaio(struct onefd *loop, struct sorted *sorted)
+{
+	struct requests *requests = &loop->requests;
+	int sent = submit_kaio(loop, &requests->kaio_engine, &sorted->kaio);
+
+	/* Tries of the page cache are answered already: what missed is on its
+	 * way to a waiter before the turn ends. */
+	if (requests->kaio_engine.silent) {
+		route_reap(loop, requests->kaio);
+		route_queued(loop, sorted);
+	}
+	list_splice(&requests->backlog, &sorted->kaio);
+	return sent;
+}
+
+static int send_pages(struct onefd *loop, struct sorted *sorted)
+{
+	struct engine *pages = loop->requests.pages;
+	int sent = pages->ops->submit(pages, &sorted->pages);
+	struct onefd_link *link;
+
+	/* No thread to be had. */
+	while ((link = list_pop(&sorted->pages))) {
+		struct onefd_req *req = list_entry(link, struct onefd_req, link);
+
+		if (flight(req)->flags & FLIGHT_WARM)
+			req->file->warm = WARM_COLD;
+		flight(req)->flags &= ~FLIGHT_WARM;
+		to_pool(sorted, req, LANE_DATA, cached_work);
+	}
+	return sent;
+}
+
 static int send(struct onefd *loop, struct sorted *sorted)
 {
 	struct requests *requests = &loop->requests;
-	int sent;
+	int sent = send_kaio(loop, sorted);
 
-	/* Also with nothing new: it may have kept some. */
-	sent = requests->pool->ops->submit(requests->pool, &sorted->pool);
-	sent += submit_kaio(loop, &requests->kaio_engine, &sorted->kaio);
-	list_splice(&requests->backlog, &sorted->kaio);
-	if (list_empty(&sorted->polls))
-		return sent;
-	sent += submit_kaio(loop, polls_of(loop), &sorted->polls);
-	list_splice(&requests->polls_backlog, &sorted->polls);
+	/* Also with nothing new: they may have kept some. */
+	sent += send_pages(loop, sorted);
+	sent += requests->pool->ops->submit(requests->pool, &sorted->pool);
+	if (!list_empty(&sorted->polls)) {
+		sent += submit_kaio(loop, polls_of(loop), &sorted->polls);
+		list_splice(&requests->polls_backlog, &sorted->polls);
+	}
+	list_splice(&requests->queued, &sorted->later);
 	return sent;
 }
 
 int route_flush(struct onefd *loop)
 {
 	struct requests *requests = &loop->requests;
-	struct onefd_link *link;
-	struct sorted sorted;
+	struct sorted sorted = { .copy = COPY_MOST };
 
 	list_init(&sorted.kaio);
 	list_init(&sorted.polls);
+	list_init(&sorted.pages);
 	list_init(&sorted.pool);
+	list_init(&sorted.later);
 	list_splice(&sorted.kaio, &requests->backlog);
 	list_splice(&sorted.polls, &requests->polls_backlog);
 	admit_held(loop, &sorted);
-	while ((link = list_pop(&requests->queued)))
-		route_one(loop, &sorted, list_entry(link, struct onefd_req, link));
+	route_queued(loop, &sorted);
 	return send(loop, &sorted);
 }
 
@@ -430,10 +548,35 @@ static void note(struct onefd_req *req)
 		file->size = end;
 }
 
-void route_land(struct onefd *loop, struct onefd_req *req)
+/* A buffered read comes back from a try, from a waiter or from a worker. */
+static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	enum verdict verdict = VERDICT_DONE;
+
+	note(req);
+	if (f->flags & FLIGHT_TRY)
+		verdict = cached_judge(loop, req, req->res);
+	else if (!(f->flags & FLIGHT_WORKER) && req->res == -EOPNOTSUPP)
+		verdict = cached_judge(loop, req, req->res);
+	if (verdict == VERDICT_DONE) {
+		route_finish(loop, req, req->res);
+		return;
+	}
+	f->flags &= FLIGHT_ADMITTED | FLIGHT_TRIED;
+	f->flags |= verdict == VERDICT_WORKER ? FLIGHT_WORKER : 0;
+	req->state = STATE_QUEUED;
+	list_push(&loop->requests.queued, &req->link);
+}
+
+static void land(struct onefd *loop, struct onefd_req *req)
 {
 	uint32_t flags = flight(req)->flags;
 
+	if (req->op == OP_READ && !(req->file->flags & ONEFD_FILE_DIRECT)) {
+		land_buffered_read(loop, req);
+		return;
+	}
 	if (is_transfer(req)) {
 		note(req);
 		if (flags & FLIGHT_TRY && would_block(loop, req)) {
@@ -453,4 +596,14 @@ void route_land(struct onefd *loop, struct onefd_req *req)
 		return;
 	}
 	route_finish(loop, req, req->res);
+}
+
+void route_reap(struct onefd *loop, struct engine *engine)
+{
+	struct onefd_link landed, *link;
+
+	list_init(&landed);
+	engine->ops->reap(engine, &landed);
+	while ((link = list_pop(&landed)))
+		land(loop, list_entry(link, struct onefd_req, link));
 }

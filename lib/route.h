@@ -9,9 +9,9 @@
 /* Sends what is queued as far as windows and slots allow; how many went. */
 int route_flush(struct onefd *loop);
 
-/* What an engine handed back: either it is done, and then stands at the end of
- * requests.done, or it goes another way and is queued again. */
-void route_land(struct onefd *loop, struct onefd_req *req);
+/* What @engine hands back: each is done, and then stands at the end of
+ * requests.done, or goes another way and is queued again. */
+void route_reap(struct onefd *loop, struct engine *engine);
 
 /* Takes a queued request back: it is done with @res. */
 void route_finish(struct onefd *loop, struct onefd_req *req, ssize_t res);

@@ -168,6 +168,26 @@ static ssize_t call_pwritev2(int fd, const struct iovec *iov, size_t count,
 	return answer(pwritev2(fd, iov, (int)count, offset, flags));
 }
 
+/* The number is one for all machines but Alpha. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+static int64_t call_missing(int fd, off_t offset, uint64_t length)
+{
+	struct {
+		uint64_t offset, length;
+	} range = { (uint64_t)offset, length };
+	struct {
+		uint64_t cached, dirty, writeback, evicted, recently_evicted;
+	} stat = { 0 };
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t pages = (range.offset + length - 1) / page - range.offset / page + 1;
+	int64_t r = answer(syscall(SYS_cachestat, fd, &range, &stat, 0));
+
+	return r < 0 ? r : (int64_t)(pages - stat.cached);
+}
+
 static int call_fsync(int fd)
 {
 	return (int)answer(fsync(fd));
@@ -311,6 +331,11 @@ static void call_join(pthread_t thread)
 	pthread_join(thread, NULL);
 }
 
+static void call_detach(pthread_t thread)
+{
+	pthread_detach(thread);
+}
+
 struct sys_calls sys = {
 	.now = now,
 	.epoll_create = call_epoll_create,
@@ -334,6 +359,7 @@ struct sys_calls sys = {
 	.io_cancel = call_io_cancel,
 	.preadv2 = call_preadv2,
 	.pwritev2 = call_pwritev2,
+	.missing = call_missing,
 	.fsync = call_fsync,
 	.fdatasync = call_fdatasync,
 	.fallocate = call_fallocate,
@@ -355,4 +381,5 @@ struct sys_calls sys = {
 	.free = call_free,
 	.thread = call_thread,
 	.join = call_join,
+	.detach = call_detach,
 };

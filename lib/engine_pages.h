@@ -1,0 +1,15 @@
+/* engine_pages.h - the page waiters: what stands beside the engine's own words. */
+#ifndef ONEFD_ENGINE_PAGES_H
+#define ONEFD_ENGINE_PAGES_H
+
+#include "engine.h"
+
+struct engine_pages {
+	struct engine engine;
+	struct onefd_link waiters;	/* one for each device that was ever waited for */
+	int error;			/* why the last could not be made; 0: it was */
+};
+
+void engine_pages_open(struct engine_pages *pages, struct onefd *loop);
+
+#endif
