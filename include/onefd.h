@@ -414,8 +414,12 @@ void onefd_prep_fsync(struct onefd_req *req, struct onefd_file *file,
  * watch. */
 void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events);
 
-/* Calls that block by nature run on a worker; res is the descriptor, or 0. The
- * path is lent as buffers are. */
+/*
+ * Calls that block by nature run on a worker; res is the descriptor, or 0. The
+ * path is lent as buffers are. A statx, and an openat of a regular file for
+ * reading, are answered at once where the kernel has the name in memory and the
+ * file system is local; ioprio is then of no effect.
+ */
 void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
 		       int flags, mode_t mode);
 void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
@@ -560,6 +564,7 @@ struct onefd_stats {
 	struct onefd_histogram turn_ns;		/* each turn outside its wait */
 	uint64_t hits;			/* buffered reads done without any thread */
 	uint64_t pages;			/* ... sent to the threads that wait for pages */
+	uint64_t names;			/* openat, statx: answered without a worker */
 };
 
 /* Copies the first @size bytes of the counters: sizeof(struct onefd_stats) as

@@ -12,6 +12,7 @@
 #include "child.h"
 #include "engine.h"
 #include "lineage.h"
+#include "names.h"
 #include "poller.h"
 #include "request.h"
 #include "signal.h"
@@ -38,6 +39,7 @@ struct onefd {
 	struct children children;
 	struct tasks tasks;
 	struct windows windows;
+	struct names names;
 	struct requests requests;
 	struct onefd_stats stats;
 };

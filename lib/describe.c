@@ -105,6 +105,22 @@ static void describe_pages(const struct onefd *loop, FILE *out)
 			     "tried by the loop\n");
 }
 
+static void describe_names(const struct onefd *loop, FILE *out)
+{
+	const struct names *names = &loop->names;
+
+	if (!names->error)
+		fprintf(out, "names: from the dentry cache where the file system is local; "
+			     "others by workers\n");
+	else if (loop->requests.flags & ONEFD_NO_PROC)
+		fprintf(out, "names: by workers, for without /proc no mount is known "
+			     "(ONEFD_NO_PROC)\n");
+	else if (names->error == -EPERM)
+		fprintf(out, "names: by workers, for openat2 is forbidden here\n");
+	else
+		fprintf(out, "names: by workers, for this kernel is older than Linux 6.8\n");
+}
+
 static void describe_device(const struct onefd_device *device, FILE *out)
 {
 	fprintf(out, "device %u:%u%s%s: ", device->major, device->minor,
@@ -138,6 +154,8 @@ static void describe_counts(const struct onefd_stats *stats, FILE *out)
 		(unsigned long long)stats->hits);
 	fprintf(out, "would have blocked %llu, waited for a window %llu\n",
 		(unsigned long long)stats->nowait_again, (unsigned long long)stats->held);
+	fprintf(out, "names: %llu answered without a worker\n",
+		(unsigned long long)stats->names);
 	fprintf(out, "longest: io_submit %.3f ms, turn %.3f ms\n",
 		(double)stats->submit_ns.max / 1e6, (double)stats->turn_ns.max / 1e6);
 }
@@ -155,6 +173,7 @@ int onefd_describe(const struct onefd *loop, FILE *out)
 		describe_no_kaio(loop, out);
 	describe_pool(loop, out);
 	describe_pages(loop, out);
+	describe_names(loop, out);
 	for (const struct onefd_link *at = loop->windows.devices.next;
 	     at != &loop->windows.devices; at = at->next)
 		describe_device(list_entry(at, const struct onefd_device, link), out);

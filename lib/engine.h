@@ -58,6 +58,12 @@ struct call {
 	off_t length;
 };
 
+/* What a worker found out about the mount of a name. */
+struct learned {
+	uint64_t id;			/* no other mount's, ever; 0: nothing */
+	bool local, opened;		/* as in struct mount of names.h */
+};
+
 /* Bits of flight.flags: changed on the loop's thread only, while no worker has it. */
 #define FLIGHT_TRY	(1u << 0)	/* RWF_NOWAIT is ours: -EAGAIN means a worker */
 #define FLIGHT_WORKER	(1u << 1)	/* it has been seen that it would block */
@@ -71,6 +77,7 @@ struct call {
 #define FLIGHT_CACHE	(1u << 9)	/* by the page cache, for the file ends within a block */
 #define FLIGHT_TRIED	(1u << 11)	/* the cache lacks its pages: readahead is running */
 #define FLIGHT_WIDE	(1u << 10)	/* an unaligned read: it goes by way of a bounce */
+#define FLIGHT_LEARN	(1u << 12)	/* the worker finds out what mount the name is in */
 
 /* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
  * never touched costs up to a nanosecond a byte, so this bounds the call. */
@@ -95,8 +102,13 @@ struct flight {
 	void *bounce;			/* aligned memory of an unaligned read */
 	struct iocb iocb;		/* engine_kaio */
 	/* Some requests': set by whoever uses them, not by prep. */
-	off_t low;			/* the range in whole blocks: of a bounce, */
-	uint64_t high;			/* or of a write in its file's ring */
+	union {
+		struct {
+			off_t low;	/* the range in whole blocks: of a bounce, */
+			uint64_t high;	/* or of a write in its file's ring */
+		};
+		struct learned learned;	/* names.c */
+	};
 	struct onefd_link peer;		/* in onefd_file.writes */
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
 	enum lane lane;

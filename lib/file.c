@@ -41,14 +41,18 @@ struct xfs_dioattr {
 static const struct {
 	const char *name;
 	enum trust trust;
+	/* Regular files open, and all are asked, in memory: seen to, on a device
+	 * that had stopped. Not so overlay, which passes on to any other. */
+	bool local_names;
 } file_systems[] = {
-	{ "xfs", TRUST_NOWAIT },
-	{ "ext4", TRUST_WARM },
-	{ "ext3", TRUST_WARM },
-	{ "ext2", TRUST_WARM },
-	{ "overlay", TRUST_WARM },
-	{ "fuseblk", TRUST_NEVER },	/* a block device's number, a daemon's answer */
-	{ "btrfs", TRUST_NEVER },	/* checksums are read in io_submit() */
+	{ "xfs", TRUST_NOWAIT, true },
+	{ "ext4", TRUST_WARM, true },
+	{ "ext3", TRUST_WARM, true },
+	{ "ext2", TRUST_WARM, true },
+	{ "overlay", TRUST_WARM, false },
+	{ "fuseblk", TRUST_NEVER, false },	/* a block device's number, a daemon's answer */
+	{ "btrfs", TRUST_NEVER, true },	/* checksums are read in io_submit() */
+	{ "tmpfs", TRUST_NEVER, true },
 };
 
 /* The type of the mount with that id: the field after " - ". */
@@ -68,15 +72,26 @@ static void find_mount(const char *mounts, uint64_t id, char *name, size_t size)
 }
 
 /* st_dev does not say which mount: btrfs gives each subvolume a number. */
-static void learn_name(struct onefd_device *device, uint64_t mount)
+static void learn_name(uint64_t mount, char *name, size_t size)
 {
 	char *mounts = sys.alloc(MOUNTINFO_SIZE);
 
 	if (!mounts)
 		return;
 	if (sys.read_text("/proc/self/mountinfo", mounts, MOUNTINFO_SIZE) > 0)
-		find_mount(mounts, mount, device->name, sizeof device->name);
+		find_mount(mounts, mount, name, size);
 	sys.free(mounts);
+}
+
+bool file_names_are_local(uint64_t mount)
+{
+	char name[sizeof((struct onefd_device *)0)->name] = "";
+
+	learn_name(mount, name, sizeof name);
+	for (size_t i = 0; i < sizeof file_systems / sizeof file_systems[0]; i++)
+		if (!strcmp(name, file_systems[i].name))
+			return file_systems[i].local_names;
+	return false;
 }
 
 static enum trust trust_of(const struct onefd_device *device)
@@ -119,7 +134,7 @@ static int learn_device(struct onefd_file *file, const struct statx *st)
 	if (block || device->trust != TRUST_UNKNOWN)
 		return 0;
 	if (!(flags & ONEFD_NO_PROC) && st->stx_mask & STATX_MNT_ID)
-		learn_name(device, st->stx_mnt_id);
+		learn_name(st->stx_mnt_id, device->name, sizeof device->name);
 	device->trust = trust_of(device);
 	return 0;
 }

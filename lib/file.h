@@ -31,6 +31,10 @@ static inline int file_way(const struct onefd_req *req)
 
 enum trust file_trust(const struct onefd_file *file);
 
+/* Any thread. Whether opening and asking by name take neither a disk nor a server
+ * in that mount, once the name is in the dentry cache. It reads mountinfo. */
+bool file_names_are_local(uint64_t mount);
+
 /* The size that it has now: somebody else may have cut it, or made it grow. */
 uint64_t file_learn_size(struct onefd_file *file);
 

@@ -259,6 +259,7 @@ int requests_open(struct onefd *loop, const struct onefd_config *asked)
 	list_init(&requests->polls_backlog);
 	list_init(&requests->done);
 	windows_open(&loop->windows);
+	names_open(&loop->names, config.flags);
 	requests->flags = config.flags;
 	r = engine_pool_open(&requests->pool_engine, loop, config.threads);
 	if (r < 0)

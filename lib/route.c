@@ -30,7 +30,7 @@
 /* What one flush hands to the engines. */
 struct sorted {
 	struct onefd_link kaio, polls, pages, pool;
-	struct onefd_link later;	/* for the next flush: enough was copied */
+	struct onefd_link later;	/* for the next flush: enough was done */
 	uint64_t copy;			/* bytes that may still be */
 };
 
@@ -257,6 +257,16 @@ static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
 	to_pool(sorted, req, LANE_SYNC, work_call);
 }
 
+static void route_name(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	if (names_enough(&loop->names))
+		list_push(&sorted->later, &req->link);
+	else if (names_try(loop, req))
+		route_finish(loop, req, req->res);
+	else
+		to_pool(sorted, req, LANE_CALL, names_work);
+}
+
 static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	if (flight(req)->flags & FLIGHT_CACHE) {
@@ -289,6 +299,10 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		break;
 	case OP_FALLOCATE:
 		route_fallocate(sorted, req);
+		break;
+	case OP_OPENAT:
+	case OP_STATX:
+		route_name(loop, sorted, req);
 		break;
 	default:
 		to_pool(sorted, req, LANE_CALL, work_call);
@@ -449,6 +463,7 @@ int route_flush(struct onefd *loop)
 	list_init(&sorted.pages);
 	list_init(&sorted.pool);
 	list_init(&sorted.later);
+	names_flush(&loop->names);
 	list_splice(&sorted.kaio, &requests->backlog);
 	list_splice(&sorted.polls, &requests->polls_backlog);
 	admit_held(loop, &sorted);
@@ -589,6 +604,8 @@ static void land(struct onefd *loop, struct onefd_req *req)
 			return;
 		}
 	}
+	if (req->op == OP_OPENAT || req->op == OP_STATX)
+		names_land(&loop->names, req);
 	/* UNTESTED: before Linux 4.18 kernel AIO has no fsync. */
 	if (req->op <= OP_FDATASYNC && req->op >= OP_FSYNC && req->res == -EINVAL &&
 	    !(flags & FLIGHT_WORKER)) {

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -18,6 +19,10 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef RESOLVE_CACHED
+#define RESOLVE_CACHED 0x20
+#endif
 
 #define NSEC_PER_SEC UINT64_C(1000000000)
 
@@ -218,6 +223,13 @@ static int call_openat(int dirfd, const char *path, int flags, mode_t mode)
 	return (int)answer(openat(dirfd, path, flags, mode));
 }
 
+static int call_open_cached(int dirfd, const char *path, int flags)
+{
+	struct open_how how = { .flags = (uint64_t)(unsigned)flags, .resolve = RESOLVE_CACHED };
+
+	return (int)answer(syscall(SYS_openat2, dirfd, path, &how, sizeof how));
+}
+
 static int call_statx(int dirfd, const char *path, int flags, unsigned mask,
 		      struct statx *buf)
 {
@@ -239,6 +251,11 @@ static long call_sleeps(void)
 static int call_getfl(int fd)
 {
 	return (int)answer(fcntl(fd, F_GETFL));
+}
+
+static int call_setfl(int fd, int flags)
+{
+	return (int)answer(fcntl(fd, F_SETFL, flags));
 }
 
 static int call_ioctl(int fd, unsigned long request, void *arg)
@@ -366,10 +383,12 @@ struct sys_calls sys = {
 	.ftruncate = call_ftruncate,
 	.drop_cache = call_drop_cache,
 	.openat = call_openat,
+	.open_cached = call_open_cached,
 	.statx = call_statx,
 	.ioprio_set = call_ioprio_set,
 	.sleeps = call_sleeps,
 	.getfl = call_getfl,
+	.setfl = call_setfl,
 	.ioctl = call_ioctl,
 	.read_text = call_read_text,
 	.map = call_map,

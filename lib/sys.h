@@ -60,11 +60,14 @@ struct sys_calls {
 	int (*ftruncate)(int fd, off_t size);
 	int (*drop_cache)(int fd);	/* POSIX_FADV_DONTNEED, whole file */
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
+	/* Of names in memory alone: -EAGAIN for others. Before Linux 5.12 -EINVAL */
+	int (*open_cached)(int dirfd, const char *path, int flags);
 	int (*statx)(int dirfd, const char *path, int flags, unsigned mask,
 		     struct statx *buf);
 	int (*ioprio_set)(int prio);	/* of the calling thread */
 	long (*sleeps)(void);		/* how often the calling thread has waited */
 	int (*getfl)(int fd);
+	int (*setfl)(int fd, int flags);
 	int (*ioctl)(int fd, unsigned long request, void *arg);
 	/* A small file of /sys or /proc, NUL-terminated: its length. */
 	int (*read_text)(const char *path, char *buf, size_t size);

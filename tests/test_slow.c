@@ -420,6 +420,43 @@ START_TEST(stopped_device)
 }
 END_TEST
 
+/* What the kernel has in memory is opened and asked without the device. */
+START_TEST(names_beside_a_stopped_device)
+{
+	char path[PATH_MAX];
+	struct job *jobs = make_jobs(2, sizeof(struct statx));
+	struct onefd_child child;
+	struct heart heart;
+	bool goes_on = false;
+	uint64_t beats;
+
+	snprintf(path, sizeof path, "%s/data", dir);
+	for (int i = 0; i < 2; i++) {
+		onefd_prep_openat(&jobs[0].req, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+		must_libc(close((int)job_run(loop, &jobs[0])));
+	}
+	onefd_child_init(&child, stop_device(), device_goes_on);
+	child.data = &goes_on;
+	must(onefd_child_start(loop, &child));
+	heart_start(&heart);
+	onefd_prep_openat(&jobs[0].req, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	onefd_prep_statx(&jobs[1].req, AT_FDCWD, path, 0, STATX_BASIC_STATS, jobs[1].buf);
+	for (int i = 0; i < 2; i++)
+		job_submit(loop, &jobs[i]);
+	while (!all_done(jobs, 2))
+		must(onefd_dispatch(loop, -1));
+	ck_assert(!goes_on);
+	ck_assert_int_eq(jobs[1].res, 0);
+	must_libc(close((int)jobs[0].res));
+	beats = heart.beats;
+	while (!goes_on)
+		must(onefd_dispatch(loop, -1));
+	ck_assert_uint_gt(heart.beats - beats, 100);
+	heart_stop(&heart, "names");
+	free_jobs(jobs, 2);
+}
+END_TEST
+
 /* ---- a device that fails ------------------------------------------------------------ */
 
 /* Reads only: a file system that cannot write its journal shuts itself down. */
@@ -471,6 +508,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tcase, buffered_writes);
 	tcase_add_test(tcase, names_and_syncs);
 	tcase_add_test(tcase, stopped_device);
+	tcase_add_test(tcase, names_beside_a_stopped_device);
 	tcase_add_test(tcase, failing_device);
 	return run_suite(suite);
 }

@@ -1,0 +1,476 @@
+/* test_names.c - names answered from the dentry cache, without a thread. */
+#include "files.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "../lib/sys.h"
+
+#define SIZE 5000
+
+static struct onefd *loop;
+static struct sys_calls real;
+static struct place place;
+static int asked;		/* calls of what a test has replaced */
+
+static void set_up(void)
+{
+	asked = 0;
+	real = sys;
+	must(onefd_new(&loop, test_config()));
+}
+
+static void tear_down(void)
+{
+	must(onefd_free(loop));
+	sys = real;
+}
+
+static uint64_t answered(void)
+{
+	struct onefd_stats stats;
+
+	must(onefd_stats(loop, &stats, sizeof stats));
+	return stats.names;
+}
+
+/* Whether names can be answered here at all: a file system that is known to be
+ * local, a kernel that has what it takes, and no filter in the way. */
+static bool is_local(const char *fs)
+{
+	struct statx st;
+	int fd = sys.open_cached(AT_FDCWD, "/", O_PATH | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	if (statx(AT_FDCWD, "/", 0, 0x4000 /* STATX_MNT_ID_UNIQUE */, &st) < 0 ||
+	    !(st.stx_mask & 0x4000))
+		return false;
+	return !strcmp(fs, "ext4") || !strcmp(fs, "xfs") || !strcmp(fs, "btrfs") ||
+	       !strcmp(fs, "tmpfs");
+}
+
+static void path_of(char *path, const char *name)
+{
+	snprintf(path, PATH_MAX, "%.4000s/onefd-names.%d.%s", place.path, getpid(), name);
+}
+
+static void make_named(int index, char *path)
+{
+	char bytes[SIZE];
+	int fd;
+
+	place = place_of(index);
+	path_of(path, "file");
+	fd = (int)must_libc(open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600));
+	fill(bytes, SIZE, 0);
+	ck_assert_int_eq(pwrite(fd, bytes, SIZE, 0), SIZE);
+	must_libc(close(fd));
+}
+
+static int open_by(const char *path, int flags)
+{
+	struct job job = { 0 };
+
+	onefd_prep_openat(&job.req, AT_FDCWD, path, flags, 0600);
+	return (int)job_run(loop, &job);
+}
+
+/* The loop knows the mount once a worker has opened a file there. */
+static void learn(const char *path)
+{
+	must_libc(close(open_by(path, O_RDONLY | O_CLOEXEC)));
+}
+
+START_TEST(cached_name_opens_without_a_thread)
+{
+	char path[PATH_MAX];
+	uint64_t before;
+	int fd;
+
+	make_named(_i, path);
+	learn(path);
+	before = answered();
+	fd = open_by(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	if (is_local(place.fs))
+		ck_assert_uint_eq(answered() - before, 1);
+	check_file(fd, SIZE);
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
+/* As the caller asked, and no O_NONBLOCK, which was ours. */
+START_TEST(descriptor_is_as_if_opened_by_open)
+{
+	static const int flags[] = { O_RDONLY, O_RDONLY | O_CLOEXEC, O_RDONLY | O_NONBLOCK,
+				     O_RDONLY | O_APPEND | O_NOATIME, O_RDONLY | O_NOFOLLOW };
+	char path[PATH_MAX];
+
+	make_named(_i, path);
+	learn(path);
+	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+		int ours = open_by(path, flags[i]);
+		int plain = (int)must_libc(open(path, flags[i]));
+
+		ck_assert_int_ge(ours, 0);
+		ck_assert_int_eq(fcntl(ours, F_GETFL), fcntl(plain, F_GETFL));
+		ck_assert_int_eq(fcntl(ours, F_GETFD), fcntl(plain, F_GETFD));
+		close(ours);
+		close(plain);
+	}
+	unlink(path);
+}
+END_TEST
+
+static void compare(int dirfd, const char *path, int flags)
+{
+	struct job job = { 0 };
+	struct statx ours = { 0 }, plain = { 0 };
+	ssize_t expected;
+
+	onefd_prep_statx(&job.req, dirfd, path, flags, STATX_BASIC_STATS, &ours);
+	job_run(loop, &job);
+	expected = statx(dirfd, path, flags, STATX_BASIC_STATS, &plain) < 0 ? -errno : 0;
+	ck_assert_int_eq(job.res, expected);
+	ck_assert_mem_eq(&ours, &plain, sizeof ours);
+}
+
+START_TEST(statx_is_the_kernels_own)
+{
+	static const int flags[] = { 0, AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT,
+				     AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, AT_EMPTY_PATH, 1 };
+	char path[PATH_MAX], link[PATH_MAX];
+	uint64_t before;
+	int fd;
+
+	make_named(_i, path);
+	path_of(link, "link");
+	must_libc(symlink(path, link));
+	fd = (int)must_libc(open(path, O_RDONLY | O_CLOEXEC));
+	for (int pass = 0; pass < 2; pass++) {
+		before = answered();
+		for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+			compare(AT_FDCWD, path, flags[i]);
+			compare(AT_FDCWD, link, flags[i]);
+			compare(fd, "", flags[i]);
+		}
+	}
+	/* All but the forced, the nonsense, and "" without AT_EMPTY_PATH where no
+	 * negative dentry is kept. */
+	if (is_local(place.fs))
+		ck_assert_uint_ge(answered() - before, 11);
+	close(fd);
+	unlink(link);
+	unlink(path);
+}
+END_TEST
+
+/* Somebody has looked before: the kernel remembers that there is nothing. */
+START_TEST(missing_name_is_known_to_be_missing)
+{
+	char path[PATH_MAX];
+	uint64_t before;
+
+	place = place_of(_i);
+	path_of(path, "missing");
+	ck_assert_int_eq(open_by(path, O_RDONLY), -ENOENT);
+	before = answered();
+	ck_assert_int_eq(open_by(path, O_RDONLY), -ENOENT);
+	/* tmpfs keeps none: there, to look is as cheap. */
+	if (is_local(place.fs) && strcmp(place.fs, "tmpfs"))
+		ck_assert_uint_eq(answered() - before, 1);
+	make_named(_i, path);
+	ck_assert_int_ge(open_by(path, O_RDONLY), 0);
+	unlink(path);
+}
+END_TEST
+
+/* Whatever may make, cut, write or wait is a worker's. */
+START_TEST(others_go_to_a_worker)
+{
+	static const int flags[] = { O_RDWR, O_WRONLY, O_RDONLY | O_CREAT, O_RDONLY | O_TRUNC };
+	char path[PATH_MAX];
+	uint64_t before;
+	int fd;
+
+	make_named(_i, path);
+	learn(path);
+	before = answered();
+	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+		fd = open_by(path, flags[i]);
+		ck_assert_int_ge(fd, 0);
+		close(fd);
+	}
+	/* btrfs reads in what a directory needs when it is opened. */
+	fd = open_by(place.path, O_RDONLY);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	fd = open_by("/dev/null", O_RDONLY);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	ck_assert_uint_eq(answered(), before);
+	unlink(path);
+}
+END_TEST
+
+/* ---- what waits for somebody else ------------------------------------------- */
+
+static void note_time(struct onefd_timer *timer)
+{
+	*(bool *)timer->data = true;
+}
+
+/* The loop turns: a timer that is due runs. */
+static void check_that_it_turns(void)
+{
+	struct onefd_timer timer;
+	bool ran = false;
+
+	onefd_timer_init(&timer, note_time);
+	timer.data = &ran;
+	onefd_timer_start(loop, &timer, onefd_now(loop) + 1000000);
+	while (!ran)
+		must(onefd_dispatch(loop, -1));
+}
+
+START_TEST(fifo_waits_for_its_peer_in_a_worker)
+{
+	char path[PATH_MAX], fifo[PATH_MAX];
+	struct job job = { 0 };
+	int peer;
+
+	make_named(_i, path);
+	learn(path);
+	path_of(fifo, "fifo");
+	must_libc(mkfifo(fifo, 0600));
+	onefd_prep_openat(&job.req, AT_FDCWD, fifo, O_RDONLY | O_CLOEXEC, 0);
+	job_submit(loop, &job);
+	check_that_it_turns();
+	ck_assert_int_eq(job.calls, 0);
+	/* Waits in turn until the worker has it open. */
+	peer = (int)must_libc(open(fifo, O_WRONLY | O_CLOEXEC));
+	drain_jobs(loop, &job, 1);
+	ck_assert_int_ge(job.res, 0);
+	close((int)job.res);
+	close(peer);
+	unlink(fifo);
+	unlink(path);
+}
+END_TEST
+
+/* An open breaks the lease and waits until its holder has given way. */
+START_TEST(lease_is_waited_for_in_a_worker)
+{
+	char path[PATH_MAX];
+	struct job job = { 0 };
+	sigset_t set;
+	int fd, signo;
+
+	make_named(_i, path);
+	learn(path);
+	sigemptyset(&set);
+	sigaddset(&set, SIGIO);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	fd = (int)must_libc(open(path, O_RDWR | O_CLOEXEC));
+	if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0) {
+		close(fd);
+		unlink(path);
+		skip("no leases here");
+	}
+	onefd_prep_openat(&job.req, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	job_submit(loop, &job);
+	check_that_it_turns();
+	sigwait(&set, &signo);
+	ck_assert_int_eq(job.calls, 0);
+	must_libc(fcntl(fd, F_SETLEASE, F_UNLCK));
+	drain_jobs(loop, &job, 1);
+	ck_assert_int_ge(job.res, 0);
+	close((int)job.res);
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
+/* ---- what is not known --------------------------------------------------------- */
+
+static int count_statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *buf)
+{
+	ck_assert(flags & AT_STATX_DONT_SYNC);
+	ck_assert_uint_eq(mask & STATX_BASIC_STATS & ~STATX_TYPE, 0);
+	asked++;
+	return real.statx(dirfd, path, flags, mask, buf);
+}
+
+static int text_of_nothing(const char *path, char *buf, size_t size)
+{
+	(void)path;
+	(void)buf;
+	(void)size;
+	return -ENOENT;
+}
+
+/* A mount that nobody can name, as a network's is none of ours: of an object
+ * there no more is asked than its kind and its mount, and no server for that. */
+START_TEST(unknown_mount_is_left_to_workers)
+{
+	char path[PATH_MAX];
+
+	make_named(_i, path);
+	sys.read_text = text_of_nothing;
+	learn(path);
+	sys.statx = count_statx;
+	for (int i = 0; i < 3; i++)
+		learn(path);
+	ck_assert_uint_eq(answered(), 0);
+	if (is_local(place.fs))
+		ck_assert_int_eq(asked, 3);
+	unlink(path);
+}
+END_TEST
+
+static void expect(const char *path, uint64_t count)
+{
+	uint64_t before = answered();
+
+	learn(path);
+	ck_assert_uint_eq(answered() - before, count);
+}
+
+/* The same directory, device number and type: but another mount. Its first open
+ * may write to a journal, so to have been asked is not enough. */
+START_TEST(next_mount_is_another)
+{
+	char dir[PATH_MAX], path[PATH_MAX + 16];
+
+	place = place_of(0);
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		skip("mounting needs root");
+	if (!is_local("tmpfs"))
+		skip("names are not answered on this kernel");
+	path_of(dir, "mount");
+	must_libc(mkdir(dir, 0700));
+	snprintf(path, sizeof path, "%s/file", dir);
+	for (int i = 0; i < 2; i++) {
+		must_libc(mount("onefd-tests", dir, "tmpfs", 0, NULL));
+		must_libc(close(open(path, O_CREAT | O_WRONLY, 0600)));
+		compare(AT_FDCWD, path, 0);
+		expect(path, 0);
+		expect(path, 1);
+		must_libc(umount(dir));
+	}
+	rmdir(dir);
+}
+END_TEST
+
+static int forbidden(int dirfd, const char *path, int flags)
+{
+	(void)dirfd;
+	(void)path;
+	(void)flags;
+	asked++;
+	return -EPERM;
+}
+
+START_TEST(filter_is_asked_once)
+{
+	char path[PATH_MAX], *text;
+
+	make_named(0, path);
+	sys.open_cached = forbidden;
+	for (int i = 0; i < 3; i++)
+		learn(path);
+	ck_assert_int_eq(asked, 1);
+	ck_assert_uint_eq(answered(), 0);
+	text = describe(loop);
+	ck_assert_ptr_nonnull(strstr(text, "names: by workers"));
+	free(text);
+	unlink(path);
+}
+END_TEST
+
+static int no_descriptor(int dirfd, const char *path, int flags)
+{
+	return flags & O_PATH ? -EMFILE : real.open_cached(dirfd, path, flags);
+}
+
+/* The look-up takes a descriptor more than the caller asked for. */
+START_TEST(last_descriptor_is_the_callers)
+{
+	char path[PATH_MAX];
+
+	make_named(0, path);
+	learn(path);
+	sys.open_cached = no_descriptor;
+	learn(path);
+	unlink(path);
+}
+END_TEST
+
+/* ---- many -------------------------------------------------------------------------- */
+
+static uint64_t ticks;
+
+static uint64_t slow_clock(void)
+{
+	return ticks += 50000;
+}
+
+/* What is over a flush's time waits for the next, and gets there. */
+START_TEST(flush_takes_no_more_than_its_time)
+{
+	enum { COUNT = 100 };
+	struct job *jobs = make_jobs(COUNT, sizeof(struct statx));
+	char path[PATH_MAX];
+	uint64_t before;
+
+	make_named(0, path);
+	learn(path);
+	learn(path);
+	before = answered();
+	if (!before)
+		skip("names are not answered here");
+	ticks = real.now();
+	sys.now = slow_clock;
+	for (int i = 0; i < COUNT; i++) {
+		onefd_prep_statx(&jobs[i].req, AT_FDCWD, path, 0, STATX_SIZE, jobs[i].buf);
+		job_submit(loop, &jobs[i]);
+	}
+	must(onefd_flush(loop));
+	ck_assert_uint_ge(answered() - before, 1);
+	ck_assert_uint_le(answered() - before, 8);
+	sys.now = real.now;
+	drain_jobs(loop, jobs, COUNT);
+	ck_assert_uint_eq(answered() - before, COUNT);
+	for (int i = 0; i < COUNT; i++)
+		ck_assert_uint_eq(((struct statx *)jobs[i].buf)->stx_size, SIZE);
+	free_jobs(jobs, COUNT);
+	unlink(path);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("names");
+	TCase *tcase = add_case(suite, "names", set_up, tear_down);
+	int places = place_count();
+
+	tcase_add_loop_test(tcase, cached_name_opens_without_a_thread, 0, places);
+	tcase_add_loop_test(tcase, descriptor_is_as_if_opened_by_open, 0, places);
+	tcase_add_loop_test(tcase, statx_is_the_kernels_own, 0, places);
+	tcase_add_loop_test(tcase, missing_name_is_known_to_be_missing, 0, places);
+	tcase_add_loop_test(tcase, others_go_to_a_worker, 0, places);
+	tcase_add_loop_test(tcase, fifo_waits_for_its_peer_in_a_worker, 0, places);
+	tcase_add_loop_test(tcase, lease_is_waited_for_in_a_worker, 0, places);
+	tcase_add_loop_test(tcase, unknown_mount_is_left_to_workers, 0, places);
+	tcase_add_test(tcase, next_mount_is_another);
+	tcase_add_test(tcase, filter_is_asked_once);
+	tcase_add_test(tcase, last_descriptor_is_the_callers);
+	tcase_add_test(tcase, flush_takes_no_more_than_its_time);
+	return run_suite(suite);
+}
