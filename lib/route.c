@@ -487,6 +487,7 @@ static void settle(struct onefd *loop, struct onefd_req *req)
 	if (f->flags & FLIGHT_PEER)
 		order_leave(req, &loop->requests.queued);
 	f->flags = 0;
+	f->done = 0;	/* it may be submitted anew as it is */
 }
 
 void route_finish(struct onefd *loop, struct onefd_req *req, ssize_t res)

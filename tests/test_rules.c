@@ -444,6 +444,24 @@ static void scribble(struct onefd_req *req)
 }
 
 /* Whoever cancels gets the buffer with the callback, and keeps what he puts in. */
+START_TEST(memory_goes_out_again_and_is_read_into_again)
+{
+	struct onefd_file file;
+	struct job *job = make_jobs(1, BLOCK);
+	int fd = make_file(_i, BLOCK, O_RDWR);
+
+	must(onefd_file_init(loop, &file, fd));
+	onefd_prep_pread(&job->req, &file, job->buf, BLOCK, 0);
+	for (int round = 0; round < 3; round++) {
+		memset(job->buf, 0, BLOCK);
+		ck_assert_int_eq(job_run(loop, job), BLOCK);
+		check_bytes(job->buf, BLOCK, 0);
+	}
+	free_jobs(job, 1);
+	close(fd);
+}
+END_TEST
+
 START_TEST(memory_of_the_cancelled_is_not_written_after_the_callback)
 {
 	struct onefd_file file;
@@ -918,6 +936,7 @@ struct rule {
 	const char *clause;
 	const TTest *test;
 	bool once;		/* no file in it */
+		{ "memory", memory_goes_out_again_and_is_read_into_again, false },
 };
 
 int main(void)
