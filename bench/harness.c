@@ -24,6 +24,7 @@ struct outcome {
 	bool there;
 	double ops_per_s, cpu_us, p50_us, p99_us, p999_us, submit_share, longest_us;
 	double hit_p99_us, miss_p50_us, late_p999_us;
+	double hit_share;		/* of a miss that a hit takes */
 };
 
 /* ---- histograms --------------------------------------------------------- */
@@ -393,6 +394,7 @@ static struct outcome outcome_of(const struct bench_run *run)
 		.late_p999_us = quantile_us(&run->late, 0.999),
 	};
 
+	outcome.hit_share = outcome.hit_p99_us / outcome.miss_p50_us;
 	if (run->submit_ns != BENCH_NONE)
 		outcome.submit_share = (double)run->submit_ns / ns;
 	if (run->longest_ns != BENCH_NONE)
@@ -531,12 +533,13 @@ static void print_ratio(struct spread ratio)
 		printf("  %.3f (%.3f..%.3f)", ratio.median, ratio.low, ratio.high);
 }
 
-#define MEDIAN(member) spread_field(rounds, count, offsetof(struct outcome, member)).median
+#define SPREAD(member) spread_field(rounds, count, offsetof(struct outcome, member))
+#define MEDIAN(member) SPREAD(member).median
 
 static void print_row(const char *name, const struct outcome *rounds, const struct outcome *peer,
 		      unsigned count)
 {
-	struct spread ops = spread_field(rounds, count, offsetof(struct outcome, ops_per_s));
+	struct spread ops = SPREAD(ops_per_s);
 	double share = MEDIAN(submit_share);
 
 	printf("%-12s %10.0f %10.0f %10.0f %9.1f", name, ops.median, ops.low, ops.high,
@@ -577,13 +580,17 @@ static bool took_part(const struct outcome *rounds, unsigned count)
 /* What only some works have: lines of their own, below. */
 static void print_more(const char *name, const struct outcome *rounds, unsigned count)
 {
-	double hit = MEDIAN(hit_p99_us), miss = MEDIAN(miss_p50_us), late = MEDIAN(late_p999_us);
+	struct spread late = SPREAD(late_p999_us);
 
-	if (hit >= 0 && miss >= 0)
-		printf("%-12s hit p99 %.1f us, miss p50 %.1f us: %.1f %%\n", name, hit, miss,
-		       hit / miss * 100);
-	if (late >= 0)
-		printf("%-12s heartbeat late by p99.9 %.1f us\n", name, late);
+	if (MEDIAN(hit_p99_us) >= 0) {
+		printf("%-12s hit p99 %.1f us, miss p50 %.1f us; hit p99 : miss p50", name,
+		       MEDIAN(hit_p99_us), MEDIAN(miss_p50_us));
+		print_ratio(SPREAD(hit_share));
+		printf("\n");
+	}
+	if (late.median >= 0)
+		printf("%-12s heartbeat late by p99.9 %.1f us (%.1f..%.1f)\n", name, late.median,
+		       late.low, late.high);
 }
 
 #define RATIO(member) \

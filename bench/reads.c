@@ -170,7 +170,7 @@ bool reads_next(struct bench_run *run, struct reader *reader, ssize_t res)
 
 static int prepare(struct bench_run *run)
 {
-	uint64_t half = plan.base * reads.block;
+	uint64_t half;
 
 	plan_begin(run);
 	half = plan.base * reads.block;
@@ -208,6 +208,7 @@ int reads_setup(struct bench_run *run)
 	reads.depth = (unsigned)run->work->depth;
 	reads.block = run->work->size;
 	reads.beats = kind_of(run->work) == LARGE;
+	reads.streams = kind_of(run->work) == STREAM;
 	reads.fd = open(target.path, O_RDONLY | O_CLOEXEC);
 	if (reads.fd < 0)
 		return -errno;

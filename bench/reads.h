@@ -34,6 +34,7 @@ struct reads {
 	uint64_t block;
 	unsigned out;		/* readers that want something */
 	bool beats;		/* a heartbeat is wanted beside the reads */
+	bool streams;		/* one reader, who wants the file in order */
 	struct reader *reader;	/* @depth of them */
 };
 
