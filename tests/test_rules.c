@@ -936,7 +936,6 @@ struct rule {
 	const char *clause;
 	const TTest *test;
 	bool once;		/* no file in it */
-		{ "memory", memory_goes_out_again_and_is_read_into_again, false },
 };
 
 int main(void)
@@ -955,6 +954,7 @@ int main(void)
 		{ "exactly_once", exactly_once_a_loop_with_requests_out_is_not_freed, false },
 		{ "memory", memory_returns_when_the_callback_starts, false },
 		{ "memory", memory_goes_out_again_from_its_own_callback, false },
+		{ "memory", memory_goes_out_again_and_is_read_into_again, false },
 		{ "memory", memory_of_the_cancelled_is_not_written_after_the_callback, false },
 		{ "stop_means_stop", stop_means_stop_for_a_watch_in_the_same_batch, true },
 		{ "stop_means_stop", stop_means_stop_for_a_timer_that_is_due, true },
