@@ -338,13 +338,29 @@ static const struct bench_program program = {
 	.ours = "onefd",
 	.help = "  --file PATH      read this one; made and removed when it is not there\n"
 		"  --size BYTES     of the file, when it is made (2G)\n"
-		"  --block BYTES    of one read (each work's own)\n"
+		"  --block BYTES    of one read, whole pages (each work's own)\n"
 		"  --depth A,B,...  reads in flight (each work's own)\n",
 	.works = names,
 	.prepare = prepare,
 	.contenders = contenders,
 	.count = sizeof contenders / sizeof *contenders,
 };
+
+/* Half of the file is enough for each reader once. */
+static bool large_enough(const struct bench_case *work)
+{
+	uint64_t least = 2 * work->depth * work->size;
+
+	if (work->size % 4096)
+		fprintf(stderr, "%s: --block: not whole pages\n", program.name);
+	else if (target.size < least)
+		fprintf(stderr, "%s: %s, size %llu, depth %llu: wants a file of %llu MiB\n",
+			program.name, work->work, (unsigned long long)work->size,
+			(unsigned long long)work->depth, (unsigned long long)(least >> 20));
+	else
+		return true;
+	return false;
+}
 
 static int play(const struct bench_options *options, const struct work *work)
 {
@@ -360,8 +376,7 @@ static int play(const struct bench_options *options, const struct work *work)
 			.data = (void *)work,
 		};
 
-		if (target.size / one.size < 2 * one.depth) {
-			fprintf(stderr, "%s: %s: the file is too small\n", program.name, work->name);
+		if (!large_enough(&one)) {
 			failures++;
 			continue;
 		}

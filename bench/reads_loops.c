@@ -146,8 +146,9 @@ static void explain(void)
 	(void)onefd_describe(ours.loop, stderr);
 	(void)onefd_file_describe(&ours.file, stderr);
 	(void)onefd_stats(ours.loop, &stats, sizeof stats);
-	fprintf(stderr, "%llu turns, %llu submissions, %llu demotions\n",
+	fprintf(stderr, "%llu turns, %llu submissions, %llu hits, %llu waits, %llu demotions\n",
 		(unsigned long long)stats.turns, (unsigned long long)stats.submit_calls,
+		(unsigned long long)stats.hits, (unsigned long long)stats.pages,
 		(unsigned long long)stats.demoted);
 }
 

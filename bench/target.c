@@ -176,7 +176,7 @@ int target_chill(const struct target *target, uint64_t offset, uint64_t len)
 		return -EPERM;
 	left = resident(target, offset, len);
 	if (left > most) {
-		/* UNTESTED: nobody else holds pages of the file here. */
+		/* Written and not yet on the disk, say. */
 		if (drop_all() < 0)
 			return -EBUSY;
 		left = resident(target, offset, len);
