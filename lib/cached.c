@@ -187,8 +187,9 @@ static bool is_worth_a_batch(const struct onefd *loop, const struct onefd_req *r
 {
 	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
 
-	return req->file->cold >= COLD && loop->requests.kaio && !f->done &&
-	       f->bytes <= PIECE && !(req->rw_flags & RWF_NOWAIT);
+	/* The block layer plugs from three on. */
+	return req->file->cold >= COLD && loop->requests.out > 2 && loop->requests.kaio &&
+	       !f->done && f->bytes <= PIECE && !(req->rw_flags & RWF_NOWAIT);
 }
 
 /* Not to be tried here, or no further. */
