@@ -564,6 +564,8 @@ struct onefd_stats {
 	struct onefd_histogram turn_ns;		/* each turn outside its wait */
 	uint64_t hits;			/* buffered reads done without any thread */
 	uint64_t pages;			/* ... sent to the threads that wait for pages */
+	uint64_t readaheads;		/* ... whose readahead had to be asked for */
+	uint64_t false_ends;		/* ... told 0 bytes before the end of the file */
 	uint64_t names;			/* openat, statx: answered without a worker */
 };
 

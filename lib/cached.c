@@ -135,7 +135,11 @@ static enum verdict judge(struct onefd *loop, struct onefd_req *req, ssize_t n)
 		return finish(loop, req, 0);
 	if (n > 0)
 		return VERDICT_LATER;
-	if (n == -EAGAIN || (n == 0 && !is_end(req)))
+	if (n == 0 && !is_end(req)) {
+		flight(req)->marks |= MARK_END;
+		return miss(loop, req);
+	}
+	if (n == -EAGAIN)
 		return miss(loop, req);
 	if (n == -EOPNOTSUPP)
 		return refused(loop, req);
@@ -201,11 +205,13 @@ static enum verdict leave(const struct onefd_req *req)
 static enum verdict try_here(struct onefd *loop, struct onefd_req *req, uint64_t *budget)
 {
 	struct flight *f = flight(req);
+	uint64_t cost;
 	ssize_t n;
 
 	while (*budget >= STEP_COST) {
 		n = cached_step(req, PIECE, RWF_NOWAIT);
-		*budget -= n > STEP_COST && (uint64_t)n < *budget ? (uint64_t)n : STEP_COST;
+		cost = n > STEP_COST ? (uint64_t)n : STEP_COST;
+		*budget -= cost < *budget ? cost : *budget;
 		if (n <= 0 || f->done == f->bytes)
 			return judge(loop, req, n);
 		if (!may_miss(req->file) && !is_resident(loop, req))

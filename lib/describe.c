@@ -90,13 +90,12 @@ static void describe_pool(const struct onefd *loop, FILE *out)
 static void describe_pages(const struct onefd *loop, FILE *out)
 {
 	const struct engine_pages *pages = &loop->requests.pages_engine;
-	unsigned waiters = 0;
+	unsigned devices = 0;
 
-	for (const struct onefd_link *at = pages->waiters.next; at != &pages->waiters;
-	     at = at->next)
-		waiters++;
-	fprintf(out, "page waiters: %u, one for each device with buffered reads to wait for\n",
-		waiters);
+	for (const struct onefd_link *at = pages->queues.next; at != &pages->queues; at = at->next)
+		devices++;
+	fprintf(out, "page waiters: for %u devices, those with buffered reads to wait for\n",
+		devices);
 	if (pages->error)
 		fprintf(out, "  the last could not be made: %s; workers read instead\n",
 			strerror(-pages->error));
@@ -136,6 +135,9 @@ static void describe_device(const struct onefd_device *device, FILE *out)
 		fprintf(out, "its queue holds %u (nr_requests)\n", device->nr_requests);
 	else
 		fprintf(out, "its queue is unknown: a default\n");
+	if (engine_pages_reads_ahead(device->pages))
+		fprintf(out, "  a read that misses the page cache starts no readahead here: "
+			     "the waiter asks for it\n");
 	if (device->limit < device->most)
 		fprintf(out, "  narrowed from %u after slow submissions\n", device->most);
 }

@@ -79,6 +79,12 @@ struct learned {
 #define FLIGHT_WIDE	(1u << 10)	/* an unaligned read: it goes by way of a bounce */
 #define FLIGHT_LEARN	(1u << 12)	/* the worker finds out what mount the name is in */
 
+/* Bits of flight.marks: changed under the lock of its queue, or while it is busy. */
+#define MARK_BUSY	(1u << 0)	/* a thread tries it: not to be cancelled */
+#define MARK_END	(1u << 1)	/* the last try answered 0 */
+#define MARK_FALSE_END	(1u << 2)	/* ... and that was not true */
+#define MARK_READAHEAD	(1u << 3)	/* its readahead had to be asked for */
+
 /* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
  * never touched costs up to a nanosecond a byte, so this bounds the call. */
 #define BATCH_BYTES (1u << 20)
@@ -113,7 +119,9 @@ struct flight {
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
 	enum lane lane;
 	uint32_t extents;		/* what a warming worker counted */
-	uint32_t rounds;		/* engine_pages: waits since it last got on */
+	uint32_t rounds;		/* engine_pages: waits since it last got on, */
+	uint32_t marks;			/* what its threads saw, */
+	struct hand *awaiting;		/* and which of them waits for its page */
 	ssize_t answer;			/* the worker's */
 	struct onefd_req *handed;	/* next in the stack that workers hand back */
 	struct call call;

@@ -38,6 +38,7 @@ static bool prep(struct onefd_req *req, enum op op, struct onefd_file *file, off
 	flight(req)->flags = 0;
 	flight(req)->bytes = 0;
 	flight(req)->done = 0;
+	flight(req)->marks = 0;
 	flight(req)->bounce = NULL;
 	return true;
 }

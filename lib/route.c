@@ -571,6 +571,12 @@ static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
 	enum verdict verdict = VERDICT_DONE;
 
 	note(req);
+	loop->stats.readaheads += (f->marks & MARK_READAHEAD) != 0;
+	if (f->marks & MARK_FALSE_END) {
+		loop->stats.false_ends++;
+		req->file->refused |= 1u << 0;
+	}
+	f->marks = 0;
 	if (f->flags & FLIGHT_TRY)
 		verdict = cached_judge(loop, req, req->res);
 	else if (!(f->flags & FLIGHT_WORKER) && req->res == -EOPNOTSUPP)

@@ -193,6 +193,11 @@ static int64_t call_missing(int fd, off_t offset, uint64_t length)
 	return r < 0 ? r : (int64_t)(pages - stat.cached);
 }
 
+static int call_readahead(int fd, off_t offset, uint64_t length)
+{
+	return -posix_fadvise(fd, offset, (off_t)length, POSIX_FADV_WILLNEED);
+}
+
 static int call_fsync(int fd)
 {
 	return (int)answer(fsync(fd));
@@ -348,11 +353,6 @@ static void call_join(pthread_t thread)
 	pthread_join(thread, NULL);
 }
 
-static void call_detach(pthread_t thread)
-{
-	pthread_detach(thread);
-}
-
 struct sys_calls sys = {
 	.now = now,
 	.epoll_create = call_epoll_create,
@@ -377,6 +377,7 @@ struct sys_calls sys = {
 	.preadv2 = call_preadv2,
 	.pwritev2 = call_pwritev2,
 	.missing = call_missing,
+	.readahead = call_readahead,
 	.fsync = call_fsync,
 	.fdatasync = call_fdatasync,
 	.fallocate = call_fallocate,
@@ -400,5 +401,4 @@ struct sys_calls sys = {
 	.free = call_free,
 	.thread = call_thread,
 	.join = call_join,
-	.detach = call_detach,
 };

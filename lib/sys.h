@@ -54,6 +54,7 @@ struct sys_calls {
 	/* Pages of that range that are not in the page cache, nor on their way there;
 	 * -ENOSYS before Linux 6.5, -EPERM on a file of somebody else's. */
 	int64_t (*missing)(int fd, off_t offset, uint64_t length);
+	int (*readahead)(int fd, off_t offset, uint64_t length);	/* POSIX_FADV_WILLNEED */
 	int (*fsync)(int fd);
 	int (*fdatasync)(int fd);
 	int (*fallocate)(int fd, int mode, off_t offset, off_t len);
@@ -82,7 +83,6 @@ struct sys_calls {
 	/* A thread with every signal blocked; detached when @ret is NULL. */
 	int (*thread)(pthread_t *ret, void *(*fn)(void *), void *arg);
 	void (*join)(pthread_t thread);
-	void (*detach)(pthread_t thread);
 };
 
 extern struct sys_calls sys;

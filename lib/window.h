@@ -24,7 +24,7 @@ struct onefd_device {
 	uint32_t used;
 	uint32_t calm;			/* block requests done since limit changed */
 	uint64_t chunk;			/* bytes that one block request can move */
-	struct pages_waiter *waiter;	/* engine_pages.c: whoever waits for its pages */
+	struct pages_queue *pages;	/* engine_pages.c: who waits for its pages */
 	uint32_t trust;			/* file.c: what a quick submission is worth here */
 	char name[24];			/* of the file system, where known */
 };

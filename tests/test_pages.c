@@ -1,0 +1,629 @@
+/*
+ * test_pages.c - buffered reads whose pages are not there.
+ *
+ * The page cache is a play: a page is there or not as the test says, and comes
+ * when the test opens its gate, or at once when it has none. So each rule is
+ * shown on any file system, and nothing depends on time.
+ */
+#include "files.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../lib/file.h"
+#include "../lib/sys.h"
+
+#define PAGE 4096
+#define PAGES 64
+#define SIZE (PAGES * PAGE)
+
+static struct onefd *loop;
+static struct onefd_file file;
+static struct sys_calls real;
+static pthread_t loop_thread;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static bool there[PAGES];	/* in the cache */
+static bool shut[PAGES];	/* does not come until it is opened */
+static int waits[PAGES];	/* threads that wait for it now */
+static atomic_int plain_reads, tries, readaheads, longest_try;
+static atomic_long lowest_try;
+static int try_answers;		/* instead of what the cache says; 0: nothing */
+static int missing_answers;
+static bool ends_falsely;
+
+static size_t length_of(const struct iovec *iov, size_t count)
+{
+	size_t length = 0;
+
+	while (count--)
+		length += iov++->iov_len;
+	return length;
+}
+
+/* What a try may copy: up to the first page that is not there. */
+static ssize_t resident(off_t offset, size_t length)
+{
+	off_t at = offset, end = offset + (off_t)length;
+
+	end = end < SIZE ? end : SIZE;
+	while (at < end && there[at / PAGE])
+		at = at / PAGE * PAGE + PAGE;
+	at = at < end ? at : end;
+	if (at > offset || offset >= SIZE)
+		return at > offset ? at - offset : 0;
+	return ends_falsely ? 0 : -EAGAIN;
+}
+
+static void bring(off_t offset, size_t length)
+{
+	for (off_t page = offset / PAGE; page * PAGE < offset + (off_t)length && page < PAGES; page++) {
+		waits[page]++;
+		pthread_cond_broadcast(&changed);
+		while (shut[page])
+			pthread_cond_wait(&changed, &lock);
+		waits[page]--;
+		there[page] = true;
+	}
+}
+
+static ssize_t read_part(int fd, const struct iovec *iov, size_t count, off_t offset, size_t length)
+{
+	struct iovec part[64];
+
+	for (size_t i = 0; i < count; i++) {
+		part[i] = iov[i];
+		part[i].iov_len = iov[i].iov_len < length ? iov[i].iov_len : length;
+		length -= part[i].iov_len;
+	}
+	return real.preadv2(fd, part, count, offset, 0);
+}
+
+static ssize_t play_preadv2(int fd, const struct iovec *iov, size_t count, off_t offset, int flags)
+{
+	size_t length = length_of(iov, count);
+	ssize_t n;
+
+	if (flags & RWF_NOWAIT) {
+		tries++;
+		if (pthread_equal(pthread_self(), loop_thread) && (int)length > longest_try)
+			longest_try = (int)length;
+		if (offset < lowest_try)
+			lowest_try = offset;
+		if (try_answers)
+			return try_answers;
+		pthread_mutex_lock(&lock);
+		n = resident(offset, length);
+		pthread_mutex_unlock(&lock);
+		return n <= 0 ? n : read_part(fd, iov, count, offset, (size_t)n);
+	}
+	ck_assert(!pthread_equal(pthread_self(), loop_thread));
+	plain_reads++;
+	pthread_mutex_lock(&lock);
+	bring(offset, length);
+	pthread_mutex_unlock(&lock);
+	return real.preadv2(fd, iov, count, offset, 0);
+}
+
+static int64_t play_missing(int fd, off_t offset, uint64_t length)
+{
+	int64_t count = 0;
+
+	(void)fd;
+	if (missing_answers)
+		return missing_answers;
+	pthread_mutex_lock(&lock);
+	for (off_t page = offset / PAGE; page * PAGE < offset + (off_t)length; page++)
+		count += page >= PAGES || !there[page];
+	pthread_mutex_unlock(&lock);
+	return count;
+}
+
+static int play_readahead(int fd, off_t offset, uint64_t length)
+{
+	(void)fd, (void)offset, (void)length;
+	readaheads++;
+	return 0;
+}
+
+static void open_page(int page)
+{
+	pthread_mutex_lock(&lock);
+	shut[page] = false;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Dispatches until a thread waits for @page. */
+static void until_waited_for(int page)
+{
+	bool waited;
+
+	must(onefd_flush(loop));
+	do {
+		must(onefd_dispatch(loop, 0));
+		pthread_mutex_lock(&lock);
+		waited = waits[page];
+		pthread_mutex_unlock(&lock);
+	} while (!waited);
+}
+
+/* No kernel AIO: all tries then pass through preadv2(). */
+static void set_up(void)
+{
+	struct onefd_config config = *test_config();
+
+	config.flags |= ONEFD_NO_KAIO;
+	real = sys;
+	loop_thread = pthread_self();
+	memset(there, 0, sizeof there);
+	memset(shut, 0, sizeof shut);
+	memset(waits, 0, sizeof waits);
+	plain_reads = tries = readaheads = longest_try = 0;
+	lowest_try = LONG_MAX;
+	try_answers = missing_answers = 0;
+	ends_falsely = false;
+	sys.preadv2 = play_preadv2;
+	sys.missing = play_missing;
+	sys.readahead = play_readahead;
+	must(onefd_new(&loop, &config));
+	must(onefd_file_init(loop, &file, make_file_at(".", SIZE, O_RDONLY)));
+	/* Whatever it is really on, a miss starts readahead without blocking. */
+	file.device->trust = TRUST_NOWAIT;
+	file.warm = WARM_DONE;
+}
+
+static void tear_down(void)
+{
+	for (int page = 0; page < PAGES; page++)
+		open_page(page);
+	must(onefd_drain(loop, -1));
+	must(onefd_free(loop));
+	close(file.fd);
+	sys.preadv2 = real.preadv2;
+	sys.missing = real.missing;
+	sys.readahead = real.readahead;
+	sys.thread = real.thread;
+}
+
+static void ask(struct job *job, int page, size_t length)
+{
+	onefd_prep_pread(&job->req, &file, job->buf, length, (off_t)page * PAGE);
+	job_submit(loop, job);
+}
+
+static struct onefd_stats counters(void)
+{
+	struct onefd_stats stats;
+
+	must(onefd_stats(loop, &stats, sizeof stats));
+	return stats;
+}
+
+START_TEST(what_is_there_needs_no_thread)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	there[5] = true;
+	ask(job, 5, PAGE);
+	must(onefd_dispatch(loop, 0));
+	ck_assert_int_eq(job->calls, 1);
+	ck_assert_int_eq(job->res, PAGE);
+	check_bytes(job->buf, PAGE, 5 * PAGE);
+	ck_assert_uint_eq(counters().hits, 1);
+	ck_assert_uint_eq(counters().pages, 0);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(what_is_not_there_comes_from_a_waiter)
+{
+	struct job *jobs = make_jobs(20, PAGE);
+
+	for (int i = 0; i < 20; i++)
+		ask(&jobs[i], i, PAGE);
+	drain_jobs(loop, jobs, 20);
+	for (int i = 0; i < 20; i++) {
+		ck_assert_int_eq(jobs[i].res, PAGE);
+		check_bytes(jobs[i].buf, PAGE, i * PAGE);
+	}
+	ck_assert_uint_eq(counters().pages, 20);
+	free_jobs(jobs, 20);
+}
+END_TEST
+
+START_TEST(hits_do_not_wait_for_misses)
+{
+	struct job *jobs = make_jobs(16, PAGE);
+
+	for (int i = 0; i < 16; i++) {
+		there[i] = i % 2;
+		shut[i] = !there[i];
+		ask(&jobs[i], i, PAGE);
+	}
+	must(onefd_dispatch(loop, 0));
+	for (int i = 0; i < 16; i++)
+		ck_assert_int_eq(jobs[i].calls, i % 2);
+	for (int i = 0; i < 16; i++)
+		open_page(i);
+	drain_jobs(loop, jobs, 16);
+	free_jobs(jobs, 16);
+}
+END_TEST
+
+/* Half a range copied is not copied again. */
+START_TEST(progress_is_kept)
+{
+	struct job *job = make_jobs(1, 8 * PAGE);
+
+	for (int i = 0; i < 4; i++)
+		there[i] = true;
+	shut[4] = true;
+	ask(job, 0, 8 * PAGE);
+	until_waited_for(4);
+	lowest_try = LONG_MAX;
+	open_page(4);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, 8 * PAGE);
+	check_bytes(job->buf, 8 * PAGE, 0);
+	ck_assert_int_ge(lowest_try, 4 * PAGE);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(a_read_that_waits_is_cancelled_at_once)
+{
+	struct job *jobs = make_jobs(2, PAGE);
+
+	shut[0] = shut[1] = true;
+	ask(&jobs[0], 0, PAGE);
+	ask(&jobs[1], 1, PAGE);
+	until_waited_for(0);
+	ck_assert_int_eq(job_cancel(&jobs[0]), 0);
+	ck_assert_int_eq(job_cancel(&jobs[1]), 0);
+	drain_jobs(loop, jobs, 2);
+	ck_assert_int_eq(jobs[0].res, -ECANCELED);
+	ck_assert_int_eq(jobs[1].res, -ECANCELED);
+
+	/* The page comes after all: nobody writes to what is ours again. */
+	memset(jobs[0].buf, 0x5a, PAGE);
+	open_page(0);
+	there[2] = true;
+	ask(&jobs[1], 2, PAGE);
+	drain_jobs(loop, &jobs[1], 1);
+	for (int i = 0; i < PAGE; i++)
+		ck_assert_int_eq(((char *)jobs[0].buf)[i], 0x5a);
+	free_jobs(jobs, 2);
+}
+END_TEST
+
+/* Cancelled and submitted again, elsewhere, while the thread still waits. */
+START_TEST(a_request_may_be_used_again_while_its_old_page_hangs)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	shut[0] = true;
+	ask(job, 0, PAGE);
+	until_waited_for(0);
+	ck_assert_int_eq(job_cancel(job), 0);
+	drain_jobs(loop, job, 1);
+	ask(job, 9, PAGE);
+	must(onefd_flush(loop));
+	open_page(0);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, PAGE);
+	check_bytes(job->buf, PAGE, 9 * PAGE);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(a_page_that_never_comes_holds_up_nobody)
+{
+	struct job *jobs = make_jobs(30, PAGE);
+
+	for (int i = 0; i < 30; i++) {
+		shut[i] = i < 5;
+		ask(&jobs[i], i, PAGE);
+	}
+	while (onefd_pending(loop) > 5)
+		must(onefd_dispatch(loop, -1));
+	for (int i = 0; i < 30; i++)
+		ck_assert_int_eq(jobs[i].calls, i >= 5);
+	for (int i = 0; i < 5; i++)
+		open_page(i);
+	drain_jobs(loop, jobs, 30);
+	for (int i = 0; i < 30; i++)
+		check_bytes(jobs[i].buf, PAGE, i * PAGE);
+	free_jobs(jobs, 30);
+}
+END_TEST
+
+START_TEST(a_loop_ends_while_a_thread_hangs_in_a_cancelled_page)
+{
+	struct onefd *other;
+	struct onefd_config config = *test_config();
+	struct onefd *before = loop;
+	struct onefd_file mine;
+	struct job *job = make_jobs(1, PAGE);
+
+	must(onefd_new(&other, &config));
+	must(onefd_file_init(other, &mine, file.fd));
+	mine.device->trust = TRUST_NOWAIT;
+	mine.warm = WARM_DONE;
+	shut[0] = true;
+	onefd_prep_pread(&job->req, &mine, job->buf, PAGE, 0);
+	loop = other;
+	job_submit(loop, job);
+	until_waited_for(0);
+	ck_assert_int_eq(job_cancel(job), 0);
+	drain_jobs(loop, job, 1);
+	must(onefd_free(other));
+	loop = before;
+	free_jobs(job, 1);
+	/* It comes back to nothing of the loop's: a sanitizer would say. */
+	open_page(0);
+	job = make_jobs(1, PAGE);
+	ask(job, 0, PAGE);
+	drain_jobs(loop, job, 1);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(the_end_of_the_file_is_a_short_count)
+{
+	struct job *jobs = make_jobs(3, 4 * PAGE);
+
+	ask(&jobs[0], PAGES - 2, 4 * PAGE);
+	ask(&jobs[1], PAGES, PAGE);
+	drain_jobs(loop, jobs, 2);
+	ck_assert_int_eq(jobs[0].res, 2 * PAGE);
+	check_bytes(jobs[0].buf, 2 * PAGE, (PAGES - 2) * PAGE);
+	ck_assert_int_eq(jobs[1].res, 0);
+	free_jobs(jobs, 3);
+}
+END_TEST
+
+/* As it is when others read ahead what we asked for, and memory is short. */
+START_TEST(pages_that_vanish_again_are_read_all_the_same)
+{
+	struct job *job = make_jobs(1, 2 * PAGE);
+
+	try_answers = -EAGAIN;
+	ask(job, 0, 2 * PAGE);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, 2 * PAGE);
+	check_bytes(job->buf, 2 * PAGE, 0);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(a_miss_without_readahead_is_found_out)
+{
+	struct job *jobs = make_jobs(32, PAGE);
+	char *text;
+
+	for (int i = 0; i < 32; i++) {
+		ask(&jobs[i], i, PAGE);
+		drain_jobs(loop, &jobs[i], 1);
+		ck_assert_int_eq(jobs[i].res, PAGE);
+	}
+	ck_assert_int_ge(readaheads, 20);
+	ck_assert_int_eq(counters().readaheads, readaheads);
+	text = describe(loop);
+	ck_assert_ptr_nonnull(strstr(text, "starts no readahead here"));
+	free(text);
+	free_jobs(jobs, 32);
+}
+END_TEST
+
+START_TEST(a_miss_with_readahead_is_not_asked_for_again)
+{
+	struct job *jobs = make_jobs(32, PAGE);
+
+	missing_answers = -EPERM;
+	for (int i = 0; i < 32; i++) {
+		ask(&jobs[i], i, PAGE);
+		drain_jobs(loop, &jobs[i], 1);
+	}
+	ck_assert_int_eq(readaheads, 0);
+	free_jobs(jobs, 32);
+}
+END_TEST
+
+/* Linux 5.9 and 5.10. */
+START_TEST(a_false_end_is_no_end)
+{
+	struct job *jobs = make_jobs(2, PAGE);
+	int before;
+
+	ends_falsely = true;
+	ask(&jobs[0], 3, PAGE);
+	drain_jobs(loop, jobs, 1);
+	ck_assert_int_eq(jobs[0].res, PAGE);
+	check_bytes(jobs[0].buf, PAGE, 3 * PAGE);
+	ck_assert_uint_eq(counters().false_ends, 1);
+	/* It is not asked again. */
+	before = tries;
+	ask(&jobs[1], 4, PAGE);
+	drain_jobs(loop, &jobs[1], 1);
+	ck_assert_int_eq(jobs[1].res, PAGE);
+	ck_assert_int_eq(tries, before);
+	free_jobs(jobs, 2);
+}
+END_TEST
+
+START_TEST(a_file_system_that_refuses_is_asked_once)
+{
+	struct job *jobs = make_jobs(4, PAGE);
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	try_answers = -EOPNOTSUPP;
+	for (int i = 0; i < 4; i++) {
+		ask(&jobs[i], i, PAGE);
+		drain_jobs(loop, &jobs[i], 1);
+		ck_assert_int_eq(jobs[i].res, PAGE);
+	}
+	ck_assert_int_eq(tries, 1);
+	ck_assert_uint_eq(counters().nowait_refused, 1);
+	ck_assert_uint_eq(counters().pool, 4);
+	must(onefd_file_describe(&file, out));
+	fclose(out);
+	ck_assert_ptr_nonnull(strstr(text, "refuses RWF_NOWAIT"));
+	free(text);
+	free_jobs(jobs, 4);
+}
+END_TEST
+
+/* Where a miss may block, the loop tries only what is resident. */
+START_TEST(what_may_block_is_tried_by_the_waiter)
+{
+	struct job *jobs = make_jobs(2, PAGE);
+
+	file.device->trust = TRUST_NEVER;
+	there[1] = true;
+	ask(&jobs[0], 0, PAGE);
+	ask(&jobs[1], 1, PAGE);
+	must(onefd_flush(loop));
+	ck_assert_int_le(longest_try, PAGE);
+	ck_assert_uint_eq(counters().hits, 1);
+	ck_assert_uint_eq(counters().pages, 1);
+	drain_jobs(loop, jobs, 2);
+	free_jobs(jobs, 2);
+}
+END_TEST
+
+static const int cachestat_errors[] = { -ENOSYS, -EPERM };
+
+START_TEST(without_cachestat_the_waiter_tries_all)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	missing_answers = cachestat_errors[_i];
+	file.device->trust = TRUST_NEVER;
+	there[0] = true;
+	ask(job, 0, PAGE);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, PAGE);
+	ck_assert_uint_eq(counters().pages, 1);
+	ck_assert_int_eq(longest_try, 0);
+	free_jobs(job, 1);
+}
+END_TEST
+
+static atomic_int threads_refused;
+
+/* The first thread that is asked for is a waiter's; the workers get theirs. */
+static int one_thread_less(pthread_t *ret, void *(*fn)(void *), void *arg)
+{
+	return threads_refused++ ? real.thread(ret, fn, arg) : -EAGAIN;
+}
+
+START_TEST(without_a_thread_a_worker_reads)
+{
+	struct job *job = make_jobs(1, PAGE);
+	char *text;
+
+	threads_refused = 0;
+	sys.thread = one_thread_less;
+	ask(job, 0, PAGE);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, PAGE);
+	ck_assert_uint_eq(counters().pages, 0);
+	ck_assert_uint_eq(counters().pool, 1);
+	text = describe(loop);
+	ck_assert_ptr_nonnull(strstr(text, "could not be made"));
+	free(text);
+	free_jobs(job, 1);
+}
+END_TEST
+
+/* The loop's thread copies in pieces, and not all in one turn. */
+START_TEST(a_long_read_keeps_no_turn)
+{
+	struct job *jobs = make_jobs(16, SIZE);
+	int turns = 0;
+
+	memset(there, true, sizeof there);
+	for (int i = 0; i < 16; i++)
+		ask(&jobs[i], 0, SIZE);
+	while (onefd_pending(loop)) {
+		must(onefd_dispatch(loop, 0));
+		turns++;
+	}
+	ck_assert_int_gt(turns, 1);
+	ck_assert_int_le(longest_try, 128 * 1024);
+	drain_jobs(loop, jobs, 16);
+	for (int i = 0; i < 16; i++) {
+		ck_assert_int_eq(jobs[i].res, SIZE);
+		check_bytes(jobs[i].buf, SIZE, 0);
+	}
+	free_jobs(jobs, 16);
+}
+END_TEST
+
+START_TEST(rwf_nowait_of_the_caller_is_answered_with_eagain)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	onefd_prep_pread(&job->req, &file, job->buf, PAGE, 0);
+	job->req.rw_flags = RWF_NOWAIT;
+	ck_assert_int_eq(job_run(loop, job), -EAGAIN);
+	there[0] = true;
+	onefd_prep_pread(&job->req, &file, job->buf, 2 * PAGE, 0);
+	job->req.rw_flags = RWF_NOWAIT;
+	ck_assert_int_eq(job_run(loop, job), PAGE);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(scattered_buffers_are_filled_across_tries)
+{
+	struct job *job = make_jobs(1, 4 * PAGE);
+	char *bytes = job->buf;
+	struct iovec iov[40];
+	size_t at = 0;
+
+	/* 1, 2, 3 ... bytes, and empty ones between. */
+	for (size_t i = 0; i < 40; i++) {
+		iov[i] = (struct iovec){ bytes + at, i % 3 ? 11 * i : 0 };
+		at += iov[i].iov_len;
+	}
+	there[0] = true;
+	onefd_prep_preadv(&job->req, &file, iov, 40, PAGE - 100);
+	ck_assert_int_eq(job_run(loop, job), (ssize_t)at);
+	check_bytes(bytes, at, PAGE - 100);
+	free_jobs(job, 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("pages");
+	TCase *tcase = add_case(suite, "pages", set_up, tear_down);
+
+	tcase_add_test(tcase, what_is_there_needs_no_thread);
+	tcase_add_test(tcase, what_is_not_there_comes_from_a_waiter);
+	tcase_add_test(tcase, hits_do_not_wait_for_misses);
+	tcase_add_test(tcase, progress_is_kept);
+	tcase_add_test(tcase, a_read_that_waits_is_cancelled_at_once);
+	tcase_add_test(tcase, a_request_may_be_used_again_while_its_old_page_hangs);
+	tcase_add_test(tcase, a_page_that_never_comes_holds_up_nobody);
+	tcase_add_test(tcase, a_loop_ends_while_a_thread_hangs_in_a_cancelled_page);
+	tcase_add_test(tcase, the_end_of_the_file_is_a_short_count);
+	tcase_add_test(tcase, pages_that_vanish_again_are_read_all_the_same);
+	tcase_add_test(tcase, a_miss_without_readahead_is_found_out);
+	tcase_add_test(tcase, a_miss_with_readahead_is_not_asked_for_again);
+	tcase_add_test(tcase, a_false_end_is_no_end);
+	tcase_add_test(tcase, a_file_system_that_refuses_is_asked_once);
+	tcase_add_test(tcase, what_may_block_is_tried_by_the_waiter);
+	tcase_add_loop_test(tcase, without_cachestat_the_waiter_tries_all, 0, 2);
+	tcase_add_test(tcase, without_a_thread_a_worker_reads);
+	tcase_add_test(tcase, a_long_read_keeps_no_turn);
+	tcase_add_test(tcase, rwf_nowait_of_the_caller_is_answered_with_eagain);
+	tcase_add_test(tcase, scattered_buffers_are_filled_across_tries);
+	return run_suite(suite);
+}
