@@ -17,16 +17,19 @@
  *	delay FILE LOW HIGH MS	... are answered after MS milliseconds
  *	fail FILE LOW HIGH N	... answer errno N
  *	cut FILE LOW HIGH N	... answer N bytes at most
- *	release			forgets all these, and answers what waits
+ *	release			forgets all these, answers what waits, and says how
+ *				many had waited for too long
  *	size FILE BYTES		sets a size; the kernel is not told
  *	tell FILE OFFSET	the kernel forgets attributes, and pages from OFFSET on
  *				(-1: none), as soon as those being read are there
- *	last FILE		where the last read began
+ *	find FILE OFFSET	where the latest of the last reads began that found there
+ *				what pattern.h has at OFFSET
  *	reads			how many there were, of all files
  *
- * A connection that ends is a release. A reader that is killed is let go. All
- * happens on one thread, for nothing in it waits; but the kernel may keep who
- * tells it until pages are read, so that is another's.
+ * A connection that ends is a release, a reader that is killed is let go, and after
+ * 40 seconds all are: a test that fails must be able to end. All happens on one
+ * thread, for nothing in it waits; but the kernel may keep who tells it until
+ * pages are read, so that is another's.
  */
 #define FUSE_USE_VERSION 312
 #include <errno.h>
@@ -50,12 +53,18 @@
 #define MOST_READ (1 << 20)
 #define MOST_FILES 8
 #define MOST_RULES 64
+#define MOST_TRACED 64
+#define SAME 256		/* bytes that tell one page from all others */
 #define NEVER UINT64_MAX
+#define SECOND UINT64_C(1000000000)
+#define MOST_HELD (40 * SECOND)
 
 struct file {			/* its inode is its index + 2 */
 	const char *name;
 	int fd;			/* -1: its bytes are the pattern */
-	off_t size, last;
+	off_t size;
+	off_t traced[MOST_TRACED];	/* the last reads, a ring */
+	unsigned count;
 };
 
 enum action { HOLD, DELAY, FAIL, CUT, ACTIONS };
@@ -75,7 +84,7 @@ struct waiting {		/* a read that is answered later */
 	size_t size;
 	off_t offset;
 	uint64_t due;
-	bool interrupted;
+	bool held, interrupted;
 };
 
 static struct file files[MOST_FILES];
@@ -85,7 +94,7 @@ static int rule_count;
 static struct waiting *waiting;
 static struct fuse_session *session;
 static int client = -1;
-static unsigned long reads;
+static unsigned long reads, expired;
 static bool direct_io;
 static char buffer[MOST_READ];
 
@@ -94,7 +103,7 @@ static uint64_t now_ns(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
 static struct file *file_of(fuse_ino_t ino)
@@ -170,6 +179,7 @@ static uint64_t answer_due(uint64_t now)
 			continue;
 		}
 		*at = one->next;
+		expired += one->held && one->due && !one->interrupted;
 		fuse_req_interrupt_func(one->req, NULL, NULL);
 		if (one->interrupted)
 			fuse_reply_err(one->req, EINTR);
@@ -187,12 +197,12 @@ static void interrupted(fuse_req_t req, void *data)
 	((struct waiting *)data)->interrupted = true;
 }
 
-static void wait_until(uint64_t due, fuse_req_t req, struct file *file, size_t size,
-		       off_t offset)
+static void wait_for(uint64_t ns, bool hold, fuse_req_t req, struct file *file, size_t size,
+		     off_t offset)
 {
 	struct waiting *one = malloc(sizeof *one);
 
-	*one = (struct waiting){ waiting, req, file, size, offset, due, false };
+	*one = (struct waiting){ waiting, req, file, size, offset, now_ns() + ns, hold, false };
 	waiting = one;
 	fuse_req_interrupt_func(req, interrupted, one);
 }
@@ -207,15 +217,15 @@ static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	if (size > MOST_READ)
 		size = MOST_READ;
 	reads++;
-	file->last = offset;
+	file->traced[file->count++ % MOST_TRACED] = offset;
 	if (find_rule(HOLD, file, offset, offset + (off_t)size)) {
-		wait_until(NEVER, req, file, size, offset);
+		wait_for(MOST_HELD, true, req, file, size, offset);
 		say("held", offset);
 		return;
 	}
 	rule = find_rule(DELAY, file, offset, offset + (off_t)size);
 	if (rule)
-		wait_until(now_ns() + (uint64_t)rule->argument * 1000000, req, file, size, offset);
+		wait_for((uint64_t)rule->argument * 1000000, false, req, file, size, offset);
 	else
 		answer(req, file, size, offset);
 }
@@ -314,11 +324,15 @@ static const struct fuse_lowlevel_ops ops = {
 
 /* ---- commands -------------------------------------------------------------------- */
 
-static void release(void)
+static long long release(void)
 {
+	long long late = (long long)expired;
+
+	expired = 0;
 	rule_count = 0;
 	for (struct waiting *one = waiting; one; one = one->next)
 		one->due = 0;
+	return late;
 }
 
 struct news {
@@ -345,6 +359,21 @@ static bool tell(const struct file *file, off_t offset)
 	       pthread_detach(thread) == 0;
 }
 
+/* By its bytes: the file system reads things of its own beside. */
+static off_t find_page(const struct file *file, off_t offset)
+{
+	char wanted[SAME], bytes[SAME];
+
+	fill(wanted, SAME, offset);
+	for (unsigned i = 1; i <= MOST_TRACED && i <= file->count; i++) {
+		off_t at = file->traced[(file->count - i) % MOST_TRACED];
+
+		if (pread(file->fd, bytes, SAME, at) == SAME && memcmp(bytes, wanted, SAME) == 0)
+			return at;
+	}
+	return -1;
+}
+
 static bool add_rule(const char *verb, struct file *file, off_t low, off_t high, long argument)
 {
 	for (int action = 0; action < ACTIONS && rule_count < MOST_RULES; action++)
@@ -366,13 +395,13 @@ static long long obey(const char *command)
 	sscanf(command, "%15s %31s %lld %lld %ld", verb, name, &first, &second, &third);
 	file = file_named(name);
 	if (strcmp(verb, "release") == 0)
-		release();
-	else if (strcmp(verb, "reads") == 0)
+		return release();
+	if (strcmp(verb, "reads") == 0)
 		return (long long)reads;
-	else if (!file)
+	if (!file)
 		return -1;
-	else if (strcmp(verb, "last") == 0)
-		return file->last;
+	if (strcmp(verb, "find") == 0)
+		return find_page(file, first);
 	else if (strcmp(verb, "size") == 0)
 		file->size = first;
 	else if (strcmp(verb, "tell") == 0)
@@ -448,7 +477,7 @@ static int listen_at(const char *path)
 static void add_file(const char *name, int fd, off_t size)
 {
 	if (file_count < MOST_FILES)
-		files[file_count++] = (struct file){ name, fd, size, 0 };
+		files[file_count++] = (struct file){ .name = name, .fd = fd, .size = size };
 }
 
 static void add_image(const char *path)
