@@ -427,6 +427,16 @@ void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
 void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
 			  int mode, off_t offset, off_t len);
 
+/*
+ * Readahead, then notify: res is the number of bytes from @offset on that were
+ * found in the page cache, every one of them, short at the end of the file. That
+ * is a word about the past: memory may be short. With RWF_NOWAIT it is what is
+ * there now, -EAGAIN for nothing, and the rest is on its way. -EOPNOTSUPP: a
+ * file open with O_DIRECT.
+ */
+void onefd_prep_prefetch(struct onefd_req *req, struct onefd_file *file,
+			 off_t offset, size_t len);
+
 /* Any other blocking call: @call runs on a worker, its answer becomes res. */
 void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
 
@@ -436,7 +446,7 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * it at the end of the turn, or at onefd_flush().
  * Refused here, fn will not run: -EBUSY: it is out already; -EINVAL: never
  * prepared, no fn, no file, a NULL iovec, path, statx or call, a file of
- * another loop, and for reads and writes: a negative offset, more than IOV_MAX
+ * another loop, and for reads, writes and prefetches: a negative offset, more than IOV_MAX
  * (1024) buffers, lengths that add up past SSIZE_MAX or reach past the largest
  * offset, in whole blocks if O_DIRECT. Whatever the kernel finds wrong later comes in res.
  */
@@ -567,6 +577,7 @@ struct onefd_stats {
 	uint64_t readaheads;		/* ... whose readahead had to be asked for */
 	uint64_t false_ends;		/* ... told 0 bytes before the end of the file */
 	uint64_t names;			/* openat, statx: answered without a worker */
+	uint64_t prefetches;		/* completed */
 };
 
 /* Copies the first @size bytes of the counters: sizeof(struct onefd_stats) as

@@ -16,6 +16,7 @@
 
 #include "core.h"
 #include "file.h"
+#include "prefetch.h"
 #include "sys.h"
 
 /* Buffers of one step; a longer array takes several. */
@@ -60,6 +61,8 @@ ssize_t cached_step(struct onefd_req *req, size_t most, int flags)
 	size_t count;
 	ssize_t n;
 
+	if (req->op == OP_PREFETCH)
+		return prefetch_step(req, most, flags);
 	if (!f->done && most >= f->bytes) {
 		n = sys.preadv2(fd, req->iov, req->iovcnt, req->offset, req->rw_flags | flags);
 	} else {
@@ -192,8 +195,8 @@ static bool is_worth_a_batch(const struct onefd *loop, const struct onefd_req *r
 	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
 
 	/* The block layer plugs from three on. */
-	return req->file->cold >= COLD && loop->requests.out > 2 && loop->requests.kaio &&
-	       !f->done && f->bytes <= PIECE && !(req->rw_flags & RWF_NOWAIT);
+	return req->op == OP_READ && req->file->cold >= COLD && loop->requests.out > 2 &&
+	       loop->requests.kaio && !f->done && f->bytes <= PIECE && !(req->rw_flags & RWF_NOWAIT);
 }
 
 /* Not to be tried here, or no further. */
@@ -227,6 +230,8 @@ enum verdict cached_try(struct onefd *loop, struct onefd_req *req, uint64_t *bud
 	if (!flight(req)->bytes || req->ioprio || file->refused & 1u << file_way(req) ||
 	    loop->requests.flags & ONEFD_NO_NOWAIT)
 		return VERDICT_WORKER;
+	if (req->op == OP_PREFETCH && flight(req)->bytes > PREFETCH_HERE)
+		return leave(req);
 	if (may_miss(file) && !file_detour(file, file_way(req)))
 		return is_worth_a_batch(loop, req) ? VERDICT_BATCH : try_here(loop, req, budget);
 	return is_resident(loop, req) ? try_here(loop, req, budget) : leave(req);

@@ -15,7 +15,7 @@
 
 enum op {
 	OP_NONE, OP_READ, OP_WRITE, OP_FSYNC, OP_FDATASYNC, OP_POLL,
-	OP_OPENAT, OP_STATX, OP_FALLOCATE, OP_CALL,
+	OP_OPENAT, OP_STATX, OP_FALLOCATE, OP_CALL, OP_PREFETCH,
 };
 
 enum state {
@@ -80,7 +80,7 @@ struct learned {
 #define FLIGHT_LEARN	(1u << 12)	/* the worker finds out what mount the name is in */
 
 /* Bits of flight.marks: changed under the lock of its queue, or while it is busy. */
-#define MARK_BUSY	(1u << 0)	/* a thread tries it: not to be cancelled */
+#define MARK_BUSY	(1u << 0)	/* a thread tries it: cancelled, it comes back after */
 #define MARK_END	(1u << 1)	/* the last try answered 0 */
 #define MARK_FALSE_END	(1u << 2)	/* ... and that was not true */
 #define MARK_READAHEAD	(1u << 3)	/* its readahead had to be asked for */
@@ -114,6 +114,7 @@ struct flight {
 			uint64_t high;	/* or of a write in its file's ring */
 		};
 		struct learned learned;	/* names.c */
+		off_t ahead;		/* prefetch.c: so far the kernel was asked to read */
 	};
 	struct onefd_link peer;		/* in onefd_file.writes */
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
@@ -121,6 +122,7 @@ struct flight {
 	uint32_t extents;		/* what a warming worker counted */
 	uint32_t rounds;		/* engine_pages: waits since it last got on, */
 	uint32_t marks;			/* what its threads saw, */
+	bool dropped;			/* cancelled while they tried it, */
 	struct hand *awaiting;		/* and which of them waits for its page */
 	ssize_t answer;			/* the worker's */
 	struct onefd_req *handed;	/* next in the stack that workers hand back */

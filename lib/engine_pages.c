@@ -19,8 +19,8 @@
  * leaves it, and once `quit` is set they touch nothing of the loop's.
  *
  * A request stands, under the queue's lock, in `arrived` -> `waiting` -> the
- * stack of what is handed back. Only while a thread tries it (`busy`) it cannot
- * be cancelled.
+ * stack of what is handed back. Cancelled, it goes there at once, and one that a
+ * thread is trying (`busy`) when that has come back.
  */
 #include "engine_pages.h"
 
@@ -31,6 +31,7 @@
 #include "cached.h"
 #include "core.h"
 #include "handed.h"
+#include "prefetch.h"
 #include "sys.h"
 #include "work.h"
 
@@ -108,7 +109,11 @@ static bool step(struct pages_queue *queue, struct onefd_req *req, ssize_t *answ
 	bool plain = f->rounds > ROUNDS;
 	uint64_t most = plain ? PLAIN_MOST : CACHED_MOST;
 	uint64_t asked = f->bytes - f->done < most ? f->bytes - f->done : most;
-	ssize_t n = cached_step(req, asked, plain ? 0 : RWF_NOWAIT);
+	ssize_t n;
+
+	if (req->op == OP_PREFETCH)
+		prefetch_ahead(req);
+	n = cached_step(req, asked, plain ? 0 : RWF_NOWAIT);
 
 	if (n > 0 && f->marks & MARK_END)
 		f->marks |= MARK_FALSE_END;
@@ -193,6 +198,10 @@ static bool attempt(struct hand *hand, struct onefd_req *req, try_fn *try_it,
 	answered = try_it(queue, req, &answer);
 	pthread_mutex_lock(&queue->lock);
 	f->marks &= ~MARK_BUSY;
+	if (f->dropped) {
+		answered = true;
+		answer = -ECANCELED;
+	}
 	*next = req->link.next;
 	gained = answered || f->done > done;
 	if (answered)
@@ -495,6 +504,7 @@ static void join_queue(struct engine *engine, struct pages_queue *queue, struct 
 	flight(req)->engine = engine;
 	flight(req)->rounds = 0;
 	flight(req)->awaiting = NULL;
+	flight(req)->dropped = false;
 	list_remove(&req->link);
 	list_push(&queue->fresh, &req->link);
 }
@@ -551,18 +561,20 @@ static int pages_cancel(struct engine *engine, struct onefd_req *req)
 {
 	struct pages_queue *queue = req->file->device->pages;
 	struct flight *f = flight(req);
-	bool waits;
+	bool waits, out;
 
 	pthread_mutex_lock(&queue->lock);
 	/* In no list: handed back. */
-	waits = !(f->marks & MARK_BUSY) && !list_empty(&req->link);
+	out = !list_empty(&req->link);
+	waits = out && !(f->marks & MARK_BUSY);
+	f->dropped = out && !waits;
 	if (waits && f->awaiting)
 		f->awaiting->awaited = NULL;
 	if (waits)
 		list_remove(&req->link);
 	pass_on_locked(queue);
 	if (!waits)
-		return -EBUSY;
+		return out ? 0 : -EBUSY;
 	if (handed_push(&queue->handed, req, -ECANCELED))
 		wake_signal(&engine->loop->wake);
 	return 0;

@@ -123,6 +123,13 @@ void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
 	flight(req)->call = (struct call){ .flags = mode, .length = len };
 }
 
+void onefd_prep_prefetch(struct onefd_req *req, struct onefd_file *file, off_t offset, size_t len)
+{
+	if (!prep(req, OP_PREFETCH, file, offset))
+		return;
+	flight(req)->bytes = len;
+}
+
 void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)
 {
 	if (!prep(req, OP_CALL, NULL, 0))
@@ -152,6 +159,15 @@ static int check_buffers(const struct onefd_req *req)
 	return (uint64_t)req->offset + sum > most ? -EINVAL : 0;
 }
 
+static int check_range(const struct onefd_req *req)
+{
+	uint64_t len = flight((struct onefd_req *)(uintptr_t)req)->bytes;
+
+	if (req->offset < 0 || len > SSIZE_MAX || len > (uint64_t)(INT64_MAX - req->offset))
+		return -EINVAL;
+	return 0;
+}
+
 static int check(const struct onefd *loop, const struct onefd_req *req)
 {
 	const struct call *call = &flight((struct onefd_req *)(uintptr_t)req)->call;
@@ -162,6 +178,10 @@ static int check(const struct onefd *loop, const struct onefd_req *req)
 		if (!req->file || req->file->loop != loop)
 			return -EINVAL;
 		return check_buffers(req);
+	case OP_PREFETCH:
+		if (!req->file || req->file->loop != loop)
+			return -EINVAL;
+		return check_range(req);
 	case OP_FSYNC:
 	case OP_FDATASYNC:
 	case OP_FALLOCATE:
@@ -335,6 +355,9 @@ static void count(struct onefd_stats *stats, const struct onefd_req *req)
 	case OP_FSYNC:
 	case OP_FDATASYNC:
 		stats->syncs++;
+		break;
+	case OP_PREFETCH:
+		stats->prefetches++;
 		break;
 	case OP_POLL:
 		stats->polls++;

@@ -22,6 +22,7 @@
 #include "direct.h"
 #include "file.h"
 #include "order.h"
+#include "prefetch.h"
 #include "work.h"
 
 /* Most bytes that one flush copies out of the page cache. */
@@ -37,6 +38,13 @@ struct sorted {
 static bool is_transfer(const struct onefd_req *req)
 {
 	return req->op == OP_READ || req->op == OP_WRITE;
+}
+
+/* What the page cache is asked for: a prefetch is a read that copies nothing. */
+static bool is_buffered_read(const struct onefd_req *req)
+{
+	return req->op == OP_PREFETCH ||
+	       (req->op == OP_READ && !(req->file->flags & ONEFD_FILE_DIRECT));
 }
 
 static struct onefd_device *queue_of(const struct onefd_req *req)
@@ -182,7 +190,9 @@ static bool admit_readahead(struct onefd_req *req)
 
 	if (f->flags & FLIGHT_ADMITTED)
 		return true;
-	f->cost = window_cost(queue_of(req), f->bytes, req->file->extent);
+	/* A long one goes in steps: it is never all in the queue. */
+	f->cost = window_cost(queue_of(req), f->bytes < PREFETCH_AHEAD ? f->bytes : PREFETCH_AHEAD,
+			      req->file->extent);
 	if (!window_admit(queue_of(req), f->cost))
 		return false;
 	f->flags |= FLIGHT_ADMITTED;
@@ -194,6 +204,7 @@ static void to_waiter(struct sorted *sorted, struct onefd_req *req)
 	struct onefd_file *file = req->file;
 
 	(void)admit_readahead(req);
+	flight(req)->ahead = req->offset;
 	if (file->warm == WARM_COLD && file_trust(file) != TRUST_NEVER) {
 		file->warm = WARM_WARMING;
 		flight(req)->flags |= FLIGHT_WARM;
@@ -232,7 +243,8 @@ static void route_buffered_read(struct onefd *loop, struct sorted *sorted, struc
 {
 	struct flight *f = flight(req);
 
-	f->bytes = req_length(req);
+	if (req->op == OP_READ)
+		f->bytes = req_length(req);
 	if (f->flags & FLIGHT_WORKER)
 		to_pool(sorted, req, LANE_DATA, cached_work);
 	else if (f->flags & FLIGHT_TRIED)
@@ -286,6 +298,12 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 			route_buffered_read(loop, sorted, req);
 		else
 			to_pool(sorted, req, LANE_DATA, work_transfer);
+		break;
+	case OP_PREFETCH:
+		if (req->file->flags & ONEFD_FILE_DIRECT)
+			route_finish(loop, req, -EOPNOTSUPP);
+		else
+			route_buffered_read(loop, sorted, req);
 		break;
 	case OP_FSYNC:
 	case OP_FDATASYNC:
@@ -595,7 +613,7 @@ static void land(struct onefd *loop, struct onefd_req *req)
 {
 	uint32_t flags = flight(req)->flags;
 
-	if (req->op == OP_READ && !(req->file->flags & ONEFD_FILE_DIRECT)) {
+	if (is_buffered_read(req)) {
 		land_buffered_read(loop, req);
 		return;
 	}

@@ -1,0 +1,56 @@
+/*
+ * prefetch.c - bringing a range of a file into the page cache, and knowing
+ * that it is there.
+ *
+ * readahead() clips silently, and cachestat() counts pages that are still on
+ * their way. What RWF_NOWAIT reads was there: so the range is read, in steps,
+ * into a few pages of the stack, over and over the same; they stay in the
+ * processor's cache, and a step costs what it takes to read the file's.
+ */
+#include "prefetch.h"
+
+#include "sys.h"
+
+#define PARTS 16
+#define SCRATCH (PREFETCH_STEP / PARTS)
+
+/* What one readahead() asks for: 128 KiB is what most devices are set to, and
+ * more than that would be clipped to it. */
+#define PIECE (128u * 1024)
+
+ssize_t prefetch_step(struct onefd_req *req, size_t most, int flags)
+{
+	struct flight *f = flight(req);
+	struct iovec parts[PARTS];
+	char scratch[SCRATCH];
+	size_t count = 0;
+	ssize_t n;
+
+	if (most > f->bytes - f->done)
+		most = f->bytes - f->done;
+	for (; most && count < PARTS; count++) {
+		parts[count] = (struct iovec){ scratch, most < SCRATCH ? most : SCRATCH };
+		most -= parts[count].iov_len;
+	}
+	n = sys.preadv2(req->file->fd, parts, count, req->offset + (off_t)f->done,
+			req->rw_flags | flags);
+	if (n > 0)
+		f->done += (size_t)n;
+	return n;
+}
+
+void prefetch_ahead(struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	off_t end = req->offset + (off_t)f->bytes;
+	off_t far = req->offset + (off_t)f->done + PREFETCH_AHEAD;
+
+	if (end > far)
+		end = far;
+	while (f->ahead < end) {
+		/* It fails where the file system has none: the reads do then. */
+		(void)sys.readahead(req->file->fd, f->ahead,
+				    end - f->ahead < PIECE ? (size_t)(end - f->ahead) : PIECE);
+		f->ahead += PIECE;
+	}
+}
