@@ -344,7 +344,8 @@ struct onefd_file {
 	uint32_t detour[2], streak[2], penalty[2];
 	uint32_t rewrites, held;
 	uint16_t refused, warm;
-	uint32_t peers, cold;
+	uint32_t peers;
+	uint16_t cold, asked;
 	uint64_t reserved[3];
 };
 

@@ -30,6 +30,9 @@
 #define COLD 8
 #define COLD_MISS 4
 #define COLD_MOST 32
+/* After so many questions to cachestat() about a file whose extents are not in
+ * memory, a waiter reads them in. */
+#define QUESTIONS 4
 
 /* ---- a step ------------------------------------------------------------- */
 
@@ -108,7 +111,8 @@ static enum verdict miss(struct onefd *loop, struct onefd_req *req)
 	if (req->rw_flags & RWF_NOWAIT)
 		return finish(loop, req, -EAGAIN);
 	loop->stats.nowait_again++;
-	file->cold = file->cold < COLD_MOST ? file->cold + COLD_MISS : COLD_MOST;
+	if (file->cold < COLD_MOST)
+		file->cold += COLD_MISS;
 	flight(req)->flags |= FLIGHT_TRIED;
 	return VERDICT_WAIT;
 }
@@ -234,5 +238,7 @@ enum verdict cached_try(struct onefd *loop, struct onefd_req *req, uint64_t *bud
 		return leave(req);
 	if (may_miss(file) && !file_detour(file, file_way(req)))
 		return is_worth_a_batch(loop, req) ? VERDICT_BATCH : try_here(loop, req, budget);
+	if (file->warm == WARM_COLD && ++file->asked > QUESTIONS && file_trust(file) != TRUST_NEVER)
+		return leave(req);
 	return is_resident(loop, req) ? try_here(loop, req, budget) : leave(req);
 }

@@ -164,7 +164,10 @@ static int call_io_cancel(io_context_t ctx, struct iocb *iocb)
 static ssize_t call_preadv2(int fd, const struct iovec *iov, size_t count,
 			    off_t offset, int flags)
 {
-	return answer(preadv2(fd, iov, (int)count, offset, flags));
+	/* Not by libc's function: in a program with threads that is a
+	 * cancellation point, which costs a tenth of a read of cached data. */
+	return answer(syscall(SYS_preadv2, fd, iov, count, (long)offset,
+			      (long)((uint64_t)offset >> 32), flags));
 }
 
 static ssize_t call_pwritev2(int fd, const struct iovec *iov, size_t count,
