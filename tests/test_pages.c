@@ -33,6 +33,7 @@ static atomic_long lowest_try;
 static int try_answers;		/* instead of what the cache says; 0: nothing */
 static int missing_answers;
 static bool ends_falsely;
+static bool tries_hang, hanging;	/* a try off the loop's thread, until it may end */
 
 static size_t length_of(const struct iovec *iov, size_t count)
 {
@@ -95,6 +96,10 @@ static ssize_t play_preadv2(int fd, const struct iovec *iov, size_t count, off_t
 		if (try_answers)
 			return try_answers;
 		pthread_mutex_lock(&lock);
+		while (tries_hang && !pthread_equal(pthread_self(), loop_thread)) {
+			hanging = true;
+			pthread_cond_wait(&changed, &lock);
+		}
 		n = resident(offset, length);
 		pthread_mutex_unlock(&lock);
 		return n <= 0 ? n : read_part(fd, iov, count, offset, (size_t)n);
@@ -164,7 +169,7 @@ static void set_up(void)
 	plain_reads = tries = readaheads = longest_try = 0;
 	lowest_try = LONG_MAX;
 	try_answers = missing_answers = 0;
-	ends_falsely = false;
+	ends_falsely = tries_hang = hanging = false;
 	sys.preadv2 = play_preadv2;
 	sys.missing = play_missing;
 	sys.readahead = play_readahead;
@@ -296,6 +301,39 @@ START_TEST(a_read_that_waits_is_cancelled_at_once)
 	for (int i = 0; i < PAGE; i++)
 		ck_assert_int_eq(((char *)jobs[0].buf)[i], 0x5a);
 	free_jobs(jobs, 2);
+}
+END_TEST
+
+/* A try may need metadata from the disk, and finds no page then: what was asked
+ * for in between holds, also where it would have found one. */
+START_TEST(a_read_that_is_being_tried_is_cancelled)
+{
+	struct job *jobs = make_jobs(1, PAGE);
+	bool tried;
+
+	file.device->trust = TRUST_NEVER;
+	missing_answers = 1;	/* so the loop does not try it itself */
+	for (int pass = 0; pass < 2; pass++) {
+		there[1] = pass == 1;
+		shut[1] = pass == 0;
+		tries_hang = true;
+		hanging = false;
+		ask(&jobs[0], 1, PAGE);
+		must(onefd_flush(loop));
+		for (tried = false; !tried; pthread_mutex_unlock(&lock)) {
+			must(onefd_dispatch(loop, 0));
+			pthread_mutex_lock(&lock);
+			tried = hanging;
+		}
+		ck_assert_int_eq(job_cancel(&jobs[0]), 0);
+		pthread_mutex_lock(&lock);
+		tries_hang = false;
+		pthread_cond_broadcast(&changed);
+		pthread_mutex_unlock(&lock);
+		drain_jobs(loop, jobs, 1);
+		ck_assert_int_eq(jobs[0].res, -ECANCELED);
+	}
+	free_jobs(jobs, 1);
 }
 END_TEST
 
@@ -610,6 +648,7 @@ int main(void)
 	tcase_add_test(tcase, hits_do_not_wait_for_misses);
 	tcase_add_test(tcase, progress_is_kept);
 	tcase_add_test(tcase, a_read_that_waits_is_cancelled_at_once);
+	tcase_add_test(tcase, a_read_that_is_being_tried_is_cancelled);
 	tcase_add_test(tcase, a_request_may_be_used_again_while_its_old_page_hangs);
 	tcase_add_test(tcase, a_page_that_never_comes_holds_up_nobody);
 	tcase_add_test(tcase, a_loop_ends_while_a_thread_hangs_in_a_cancelled_page);
