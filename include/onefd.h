@@ -346,7 +346,8 @@ struct onefd_file {
 	uint16_t refused, warm;
 	uint32_t peers;
 	uint16_t cold, asked;
-	uint64_t reserved[3];
+	uint32_t balked, pad;
+	uint64_t reserved[2];
 };
 
 /*
@@ -573,8 +574,8 @@ struct onefd_stats {
 	uint64_t in_flight, in_flight_most;	/* in the kernel: now, at most */
 	struct onefd_histogram submit_ns;	/* each io_submit() on the loop */
 	struct onefd_histogram turn_ns;		/* each turn outside its wait */
-	uint64_t hits;			/* buffered reads done without any thread */
-	uint64_t pages;			/* ... sent to the threads that wait for pages */
+	uint64_t hits;			/* buffered transfers done without any thread */
+	uint64_t pages;			/* buffered reads sent to threads that wait for pages */
 	uint64_t readaheads;		/* ... whose readahead had to be asked for */
 	uint64_t false_ends;		/* ... told 0 bytes before the end of the file */
 	uint64_t names;			/* openat, statx: answered without a worker */

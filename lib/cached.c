@@ -13,6 +13,9 @@
 #include "cached.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/statvfs.h>
 
 #include "core.h"
 #include "file.h"
@@ -25,6 +28,9 @@
 #define PIECE (128u * 1024)
 /* What a step costs of a turn's budget, however little it moved. */
 #define STEP_COST (8u * 1024)
+
+/* Bytes free in a file system for writes to it to be tried. */
+#define ROOM (64 << 20)
 
 /* A file counts as cold after two misses, as warm again after a row of hits. */
 #define COLD 8
@@ -56,10 +62,18 @@ static size_t slice(const struct onefd_req *req, size_t skip, size_t most, struc
 	return count;
 }
 
+static ssize_t move(const struct onefd_req *req, const struct iovec *iov, size_t count,
+		    off_t offset, int flags)
+{
+	flags |= req->rw_flags;
+	if (req->op == OP_WRITE)
+		return sys.pwritev2(req->file->fd, iov, count, offset, flags);
+	return sys.preadv2(req->file->fd, iov, count, offset, flags);
+}
+
 ssize_t cached_step(struct onefd_req *req, size_t most, int flags)
 {
 	struct flight *f = flight(req);
-	int fd = req->file->fd;
 	struct iovec parts[PARTS];
 	size_t count;
 	ssize_t n;
@@ -67,11 +81,10 @@ ssize_t cached_step(struct onefd_req *req, size_t most, int flags)
 	if (req->op == OP_PREFETCH)
 		return prefetch_step(req, most, flags);
 	if (!f->done && most >= f->bytes) {
-		n = sys.preadv2(fd, req->iov, req->iovcnt, req->offset, req->rw_flags | flags);
+		n = move(req, req->iov, req->iovcnt, req->offset, flags);
 	} else {
 		count = slice(req, f->done, most, parts);
-		n = sys.preadv2(fd, parts, count, req->offset + (off_t)f->done,
-				req->rw_flags | flags);
+		n = move(req, parts, count, req->offset + (off_t)f->done, flags);
 	}
 	if (n > 0)
 		f->done += (size_t)n;
@@ -241,4 +254,118 @@ enum verdict cached_try(struct onefd *loop, struct onefd_req *req, uint64_t *bud
 	if (file->warm == WARM_COLD && ++file->asked > QUESTIONS && file_trust(file) != TRUST_NEVER)
 		return leave(req);
 	return is_resident(loop, req) ? try_here(loop, req, budget) : leave(req);
+}
+
+/* ---- writes ------------------------------------------------------------------ */
+
+/*
+ * A write is copied into the page cache on the loop's thread where nothing can
+ * make it wait. That is xfs alone, on a device that had stopped: ext4 refuses
+ * RWF_NOWAIT, and btrfs reads the rest of a page in under it. What makes xfs
+ * wait is kept away from it: a sync after the write, a start of writeback
+ * (RWF_DONTCACHE), a signal for the thread that writes beyond RLIMIT_FSIZE,
+ * quotas to be read in, and a file system so full that all dirty data is
+ * written out to find room. An append stopped half-way would be torn.
+ */
+
+/* Off the loop's thread. Whether later writes to the file may be tried. */
+static void learn(struct onefd_req *req)
+{
+	int fd = req->file->fd, inode = FS_SYNC_FL, flags = sys.getfl(fd);
+
+	/* The ioctl may wait: the inode's lock is held over reading its extents. */
+	flight(req)->learned.local = flags >= 0 && !(flags & O_DSYNC) &&
+				     sys.ioctl(fd, FS_IOC_GETFLAGS, &inode) == 0 &&
+				     !(inode & FS_SYNC_FL) && sys.size_limit() == UINT64_MAX;
+}
+
+ssize_t cached_write(struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	ssize_t n = cached_step(req, f->bytes - f->done, 0);
+
+	if (f->flags & FLIGHT_LEARN && n > 0)
+		learn(req);
+	return f->done ? (ssize_t)f->done : n;
+}
+
+void cached_learned(struct onefd_req *req)
+{
+	if (flight(req)->flags & FLIGHT_LEARN && req->res > 0)
+		req->file->refused |= flight(req)->learned.local ? FILE_WRITTEN :
+								   1u << file_way(req);
+}
+
+/* Asking is a look at counters in memory. */
+static bool has_room(int fd)
+{
+	struct statfs st;
+
+	return sys.statfs(fd, &st) == 0 && !(st.f_flags & ST_SYNCHRONOUS) &&
+	       (uint64_t)st.f_bavail * (uint64_t)st.f_bsize >= ROOM;
+}
+
+/* Whether such a write could be tried, if its file has been written to before. */
+static bool may_write(const struct onefd *loop, const struct onefd_req *req)
+{
+	const struct onefd_file *file = req->file;
+	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
+
+	if (file->flags & (ONEFD_FILE_APPEND | ONEFD_FILE_BLOCKDEV) ||
+	    file_trust(file) != TRUST_NOWAIT || file->refused & 1u << file_way(req) ||
+	    loop->requests.flags & ONEFD_NO_NOWAIT)
+		return false;
+	return !req->rw_flags && !req->ioprio && f->bytes && f->bytes <= PIECE &&
+	       req->iovcnt <= PARTS;
+}
+
+static enum verdict written(struct onefd *loop, struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+	uint64_t end = (uint64_t)req->offset + flight(req)->done;
+
+	req->res = (ssize_t)flight(req)->done;
+	if (end > file->size)
+		file->size = end;
+	file_flowed(file, file_way(req));
+	loop->stats.hits++;
+	return VERDICT_DONE;
+}
+
+/*
+ * Once a flush: the time of the last change is written anew at each tick of the
+ * clock, and until that is done by a worker, none of that flush will do.
+ */
+static enum verdict balked(struct onefd *loop, struct onefd_file *file)
+{
+	file->balked = loop->requests.flushes;
+	loop->stats.nowait_again++;
+	loop->stats.demoted += file_blocked(file, 1, false);
+	return VERDICT_WORKER;
+}
+
+enum verdict cached_try_write(struct onefd *loop, struct onefd_req *req, uint64_t *budget)
+{
+	struct onefd_file *file = req->file;
+	struct flight *f = flight(req);
+	ssize_t n;
+
+	if (!may_write(loop, req))
+		return VERDICT_WORKER;
+	if (!(file->refused & FILE_WRITTEN)) {
+		f->flags |= FLIGHT_LEARN;
+		f->learned.local = false;
+		return VERDICT_WORKER;
+	}
+	if (*budget < f->bytes || file->balked == loop->requests.flushes ||
+	    file_detour(file, file_way(req)) || !has_room(file->fd))
+		return VERDICT_WORKER;
+	n = cached_step(req, f->bytes, RWF_NOWAIT);
+	*budget -= f->done;
+	if (f->done == f->bytes)
+		return written(loop, req);
+	f->flags |= f->done ? FLIGHT_PARTLY : 0;
+	if (n == -EOPNOTSUPP)
+		return refused(loop, req);
+	return balked(loop, file);
 }

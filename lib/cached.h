@@ -36,4 +36,13 @@ enum verdict cached_try(struct onefd *loop, struct onefd_req *req, uint64_t *bud
 /* What follows from @n, which the kernel answered to a try of a batch. */
 enum verdict cached_judge(struct onefd *loop, struct onefd_req *req, ssize_t n);
 
+/* The same for a buffered write: DONE or WORKER. */
+enum verdict cached_try_write(struct onefd *loop, struct onefd_req *req, uint64_t *budget);
+
+/* Off the loop's thread: all the rest of a write. What becomes its res. */
+ssize_t cached_write(struct onefd_req *req);
+
+/* Takes down what that worker learned about the file. */
+void cached_learned(struct onefd_req *req);
+
 #endif

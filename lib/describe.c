@@ -218,6 +218,19 @@ static const char *read_way(const struct onefd_file *file)
 	       "is running";
 }
 
+static const char *write_way(const struct onefd_file *file)
+{
+	if (file->flags & ONEFD_FILE_APPEND)
+		return "by a worker: an append stopped half-way would be torn";
+	if (file->flags & ONEFD_FILE_BLOCKDEV || file_trust(file) != TRUST_NOWAIT)
+		return "by a worker: RWF_NOWAIT is refused here, or waits all the same";
+	if (file->loop->requests.flags & ONEFD_NO_NOWAIT)
+		return "by a worker: RWF_NOWAIT is switched off (ONEFD_NO_NOWAIT)";
+	if (file->refused & 1u << 1)
+		return "by a worker: the file is written synchronously, or RLIMIT_FSIZE is set";
+	return "into the page cache by the loop, where that need not wait; else by a worker";
+}
+
 static void describe_verdict(const struct onefd_file *file, int way, FILE *out)
 {
 	static const char *const names[] = { "reads", "writes" };
@@ -248,7 +261,7 @@ int onefd_file_describe(const struct onefd_file *file, FILE *out)
 				(unsigned long long)file->extent / 1024);
 	} else {
 		fprintf(out, "reads: %s\n", read_way(file));
-		fprintf(out, "writes: by a worker, for buffered io_submit blocks\n");
+		fprintf(out, "writes: %s\n", write_way(file));
 	}
 	describe_verdict(file, 0, out);
 	describe_verdict(file, 1, out);

@@ -58,9 +58,9 @@ struct call {
 	off_t length;
 };
 
-/* What a worker found out about the mount of a name. */
+/* What a worker found out. Of a file written to: whether the loop may try, @local. */
 struct learned {
-	uint64_t id;			/* no other mount's, ever; 0: nothing */
+	uint64_t id;			/* the mount's, and no other's ever; 0: nothing */
 	bool local, opened;		/* as in struct mount of names.h */
 };
 
@@ -77,7 +77,8 @@ struct learned {
 #define FLIGHT_CACHE	(1u << 9)	/* by the page cache, for the file ends within a block */
 #define FLIGHT_TRIED	(1u << 11)	/* the cache lacks its pages: readahead is running */
 #define FLIGHT_WIDE	(1u << 10)	/* an unaligned read: it goes by way of a bounce */
-#define FLIGHT_LEARN	(1u << 12)	/* the worker finds out what mount the name is in */
+#define FLIGHT_LEARN	(1u << 12)	/* the worker finds out about the mount or the file */
+#define FLIGHT_PARTLY	(1u << 13)	/* part of it is written: too late to cancel */
 
 /* Bits of flight.marks: changed under the lock of its queue, or while it is busy. */
 #define MARK_BUSY	(1u << 0)	/* a thread tries it: cancelled, it comes back after */
@@ -113,7 +114,7 @@ struct flight {
 			off_t low;	/* the range in whole blocks: of a bounce, */
 			uint64_t high;	/* or of a write in its file's ring */
 		};
-		struct learned learned;	/* names.c */
+		struct learned learned;	/* names.c, cached.c */
 		off_t ahead;		/* prefetch.c: so far the kernel was asked to read */
 	};
 	struct onefd_link peer;		/* in onefd_file.writes */

@@ -239,7 +239,7 @@ int onefd_cancel(struct onefd_req *req)
 			wake_signal(&loop->wake);
 		return 0;
 	}
-	if (req->state == STATE_DONE)
+	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)
 		return -EBUSY;
 	return flight(req)->engine->ops->cancel(flight(req)->engine, req);
 }

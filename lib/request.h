@@ -14,6 +14,7 @@ struct requests {
 	struct onefd_link backlog;	/* for kernel AIO, which had no slot */
 	struct onefd_link polls_backlog;	/* the same for its polls */
 	struct onefd_link done;		/* res is final, callbacks due */
+	uint32_t flushes;		/* numbers the present one */
 	size_t out;			/* submitted, callback not started */
 	uint32_t flags;			/* onefd_config.flags */
 	int kaio_error;			/* why there is no kernel AIO; 0: there is */

@@ -253,6 +253,15 @@ static void route_buffered_read(struct onefd *loop, struct sorted *sorted, struc
 		follow(loop, sorted, req, cached_try(loop, req, &sorted->copy));
 }
 
+static void route_buffered_write(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	flight(req)->bytes = req_length(req);
+	if (cached_try_write(loop, req, &sorted->copy) == VERDICT_DONE)
+		route_finish(loop, req, req->res);
+	else
+		to_pool(sorted, req, LANE_DATA, cached_write);
+}
+
 static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	if (loop->requests.kaio && !(flight(req)->flags & FLIGHT_WORKER))
@@ -297,7 +306,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		else if (req->op == OP_READ)
 			route_buffered_read(loop, sorted, req);
 		else
-			to_pool(sorted, req, LANE_DATA, work_transfer);
+			route_buffered_write(loop, sorted, req);
 		break;
 	case OP_PREFETCH:
 		if (req->file->flags & ONEFD_FILE_DIRECT)
@@ -482,6 +491,7 @@ int route_flush(struct onefd *loop)
 	list_init(&sorted.pool);
 	list_init(&sorted.later);
 	names_flush(&loop->names);
+	requests->flushes++;
 	list_splice(&sorted.kaio, &requests->backlog);
 	list_splice(&sorted.polls, &requests->polls_backlog);
 	admit_held(loop, &sorted);
@@ -536,6 +546,9 @@ static bool would_block(struct onefd *loop, struct onefd_req *req)
 		loop->stats.nowait_again++;
 		break;
 	case -EOPNOTSUPP:
+		/* The flags of the caller's own may be what is refused. */
+		if (req->rw_flags)
+			return true;
 		loop->stats.nowait_refused++;
 		file->refused |= (uint16_t)(1u << file_way(req));
 		return true;
@@ -619,6 +632,8 @@ static void land(struct onefd *loop, struct onefd_req *req)
 	}
 	if (is_transfer(req)) {
 		note(req);
+		if (flags & FLIGHT_LEARN)
+			cached_learned(req);
 		if (flags & FLIGHT_TRY && would_block(loop, req)) {
 			again(loop, req);
 			return;

@@ -256,6 +256,20 @@ static long call_sleeps(void)
 	return getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : usage.ru_nvcsw;
 }
 
+static int call_statfs(int fd, struct statfs *buf)
+{
+	return (int)answer(fstatfs(fd, buf));
+}
+
+static uint64_t call_size_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) < 0)
+		return 0;
+	return limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : limit.rlim_cur;
+}
+
 static int call_getfl(int fd)
 {
 	return (int)answer(fcntl(fd, F_GETFL));
@@ -391,6 +405,8 @@ struct sys_calls sys = {
 	.statx = call_statx,
 	.ioprio_set = call_ioprio_set,
 	.sleeps = call_sleeps,
+	.statfs = call_statfs,
+	.size_limit = call_size_limit,
 	.getfl = call_getfl,
 	.setfl = call_setfl,
 	.ioctl = call_ioctl,

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -67,6 +68,8 @@ struct sys_calls {
 		     struct statx *buf);
 	int (*ioprio_set)(int prio);	/* of the calling thread */
 	long (*sleeps)(void);		/* how often the calling thread has waited */
+	int (*statfs)(int fd, struct statfs *buf);
+	uint64_t (*size_limit)(void);	/* RLIMIT_FSIZE; UINT64_MAX: none */
 	int (*getfl)(int fd);
 	int (*setfl)(int fd, int flags);
 	int (*ioctl)(int fd, unsigned long request, void *arg);

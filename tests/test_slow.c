@@ -457,6 +457,48 @@ START_TEST(names_beside_a_stopped_device)
 }
 END_TEST
 
+/* Pages in memory are written again and again, as often as that is done: on the
+ * loop's thread where the file system takes it, else by workers, which may wait. */
+START_TEST(writes_beside_a_stopped_device)
+{
+	int fd = open_there("data", O_RDWR);
+	struct job *jobs = make_jobs(COUNT, BLOCK);
+	struct onefd_stats stats;
+	struct onefd_file file;
+	struct onefd_child child;
+	struct heart heart;
+	bool goes_on = false;
+
+	must(onefd_file_init(loop, &file, fd));
+	for (int i = 0; i < COUNT; i++) {
+		prep_write(&jobs[i], &file, i);
+		ck_assert_int_eq(job_run(loop, &jobs[i]), BLOCK);
+	}
+	onefd_child_init(&child, stop_device(), device_goes_on);
+	child.data = &goes_on;
+	must(onefd_child_start(loop, &child));
+	heart_start(&heart);
+	while (!goes_on) {
+		for (int i = 0; i < COUNT; i++)
+			if (jobs[i].calls)
+				job_submit(loop, &jobs[i]);
+		must(onefd_dispatch(loop, -1));
+	}
+	ck_assert_uint_gt(heart.beats, 100);
+	while (!all_done(jobs, COUNT))
+		must(onefd_dispatch(loop, -1));
+	heart_stop(&heart, "writes, stopped for 2 s");
+	must(onefd_stats(loop, &stats, sizeof stats));
+	printf("# %" PRIu64 " writes, %" PRIu64 " by the loop\n", stats.writes, stats.hits);
+	if (strcmp(getenv("ONEFD_SLOW_FS"), "xfs") == 0)
+		ck_assert_uint_gt(stats.hits, 0);
+	for (int i = 0; i < COUNT; i++)
+		check_job(&jobs[i]);
+	free_jobs(jobs, COUNT);
+	close(fd);
+}
+END_TEST
+
 /* ---- a device that fails ------------------------------------------------------------ */
 
 /* Reads only: a file system that cannot write its journal shuts itself down. */
@@ -509,6 +551,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tcase, names_and_syncs);
 	tcase_add_test(tcase, stopped_device);
 	tcase_add_test(tcase, names_beside_a_stopped_device);
+	tcase_add_test(tcase, writes_beside_a_stopped_device);
 	tcase_add_test(tcase, failing_device);
 	return run_suite(suite);
 }
