@@ -2,41 +2,21 @@
  * test_slow.c - a loop beside a disk that takes 100 ms for each request, or
  * has stopped: a 1 ms heartbeat in the same loop is never more than 5 ms late,
  * and nothing is lost. slow_device.sh runs it, once for each file system.
- *
- * A busy machine makes a loop late that blocks nowhere, so a beat is excused for
- * what the loop cannot help: that the kernel returned from a wait later than it
- * was asked to; that the thread was ready to run and had no processor, which
- * /proc/thread-self/schedstat tells; and, where it never slept outside its wait,
- * all but the processor time it used, for then a hypervisor took the rest. The
- * naive figure is printed beside it.
  */
 #include "files.h"
+#include "heart.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
-#include "../lib/sys.h"
-
 #define BLOCK 4096
-#define MILLISECOND UINT64_C(1000000)
-#define BEAT MILLISECOND
-/* A sanitizer makes threads and pages dear; a loop that waits for this device
- * is 100 ms late and still shows. */
-#ifdef __SANITIZE_ADDRESS__
-#define LATE (25 * MILLISECOND)
-#else
-#define LATE (5 * MILLISECOND)
-#endif
 #define COUNT 16
 #define DATA_BLOCKS 256
 #define EXTENTS 3000
 
-static struct onefd *loop;
 static const char *dir;
 
 /* ---- files, made while the device is fast --------------------------------- */
@@ -72,141 +52,6 @@ static int prepare(void)
 	write_blocks("append", 0, 1);
 	write_blocks("fragmented", EXTENTS, 2);
 	return EXIT_SUCCESS;
-}
-
-/* ---- the heartbeat ----------------------------------------------------------- */
-
-/* What became of this thread's time, ever, and of that outside its waits. */
-struct times {
-	uint64_t overslept;		/* in waits, beyond what was asked */
-	uint64_t crowded_out;		/* ready, and without a processor */
-	uint64_t sleeps;		/* how often it gave up the processor */
-};
-
-struct heart {
-	struct onefd_timer timer;
-	struct times last;		/* as of the last beat */
-	uint64_t beats, naive, late;	/* the latest of all, both ways */
-};
-
-static struct sys_calls real;
-static int schedstat;
-static struct times turns;		/* the sums of all turns but this */
-static struct times began;		/* thread_times() when this turn began */
-
-/* Nanoseconds that this thread was ready and did not run, ever. */
-static uint64_t without_processor(void)
-{
-	uint64_t ran, waited = 0;
-	char text[96];
-	ssize_t n = pread(schedstat, text, sizeof text - 1, 0);
-
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	if (sscanf(text, "%" SCNu64 " %" SCNu64, &ran, &waited) != 2)
-		return 0;
-	return waited;
-}
-
-static struct times thread_times(void)
-{
-	struct rusage usage;
-
-	getrusage(RUSAGE_THREAD, &usage);
-	return (struct times){
-		.crowded_out = without_processor(),
-		.sleeps = (uint64_t)usage.ru_nvcsw,
-	};
-}
-
-/* All turns so far, this one as far as it has come. */
-static struct times turn_times(void)
-{
-	struct times sum = turns, now = thread_times();
-
-	sum.crowded_out += now.crowded_out - began.crowded_out;
-	sum.sleeps += now.sleeps - began.sleeps;
-	return sum;
-}
-
-/* The end of a turn, a wait, and the beginning of the next. */
-static int timed_pwait2(int epfd, struct epoll_event *events, int count, uint64_t timeout)
-{
-	uint64_t until, now;
-	int r;
-
-	turns = turn_times();
-	until = sys.now() + timeout;
-	r = real.epoll_pwait2(epfd, events, count, timeout);
-	now = sys.now();
-	if (now > until)
-		turns.overslept += now - until;
-	began = thread_times();
-	return r;
-}
-
-/* Of @naive nanoseconds, those that the loop has to answer for. */
-static uint64_t own_fault(uint64_t naive, const struct times *since, const struct times *now)
-{
-	uint64_t excuse = now->overslept - since->overslept +
-			  now->crowded_out - since->crowded_out;
-
-	/* It did not sleep in any turn, so it waited for nothing. What it seems to
-	 * have run may have been the hypervisor's: stolen time counts as running. */
-	if (now->sleeps == since->sleeps)
-		return 0;
-	return naive > excuse ? naive - excuse : 0;
-}
-
-static void beat(struct onefd_timer *timer)
-{
-	struct heart *heart = onefd_container(timer, struct heart, timer);
-	uint64_t now = sys.now(), naive = now - timer->deadline, late;
-	struct times times = turn_times();
-
-	late = own_fault(naive, &heart->last, &times);
-	heart->last = times;
-	heart->beats++;
-	if (naive > heart->naive)
-		heart->naive = naive;
-	if (late > heart->late)
-		heart->late = late;
-	/* From now: one delay shall not be counted in the beats after it. */
-	onefd_timer_start(loop, timer, now + BEAT);
-}
-
-static void heart_start(struct heart *heart)
-{
-	schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-	began = thread_times();
-	real = sys;
-	sys.epoll_pwait2 = timed_pwait2;
-	*heart = (struct heart){ .last = turn_times() };
-	onefd_timer_init(&heart->timer, beat);
-	onefd_timer_start(loop, &heart->timer, sys.now() + BEAT);
-}
-
-/* The last beat is due at once: a turn that has just blocked shall count. */
-static void heart_stop(struct heart *heart, const char *what)
-{
-	struct onefd_stats stats;
-	uint64_t beats = heart->beats;
-
-	while (heart->beats == beats)
-		must(onefd_dispatch(loop, -1));
-	onefd_timer_stop(&heart->timer);
-	sys = real;
-	close(schedstat);
-	must(onefd_stats(loop, &stats, sizeof stats));
-	printf("# %s %s: %" PRIu64 " beats, late %.2f ms (%.2f on the clock), "
-	       "longest submit %.2f ms, longest turn %.2f ms, kaio %" PRIu64
-	       ", pool %" PRIu64 "\n", getenv("ONEFD_SLOW_FS"), what, heart->beats,
-	       heart->late / 1e6, heart->naive / 1e6, stats.submit_ns.max / 1e6,
-	       stats.turn_ns.max / 1e6, stats.kaio, stats.pool);
-	fflush(stdout);
-	ck_assert_msg(heart->late <= LATE, "%s: a beat was %.2f ms late", what,
-		      heart->late / 1e6);
 }
 
 /* ---- one job of 16 requests beside the heart ---------------------------------- */
@@ -284,7 +129,7 @@ static void beat_beside(const char *what, const char *name, int flags, prep_fn *
 	}
 	while (!all_done(jobs, COUNT))
 		must(onefd_dispatch(loop, -1));
-	heart_stop(&heart, what);
+	heart_stop(&heart, getenv("ONEFD_SLOW_FS"), what);
 	for (int i = 0; i < COUNT; i++)
 		check_job(&jobs[i]);
 	free_jobs(jobs, COUNT);
@@ -346,7 +191,7 @@ START_TEST(names_and_syncs)
 		job_submit(loop, &jobs[i]);
 	while (!all_done(jobs, 3))
 		must(onefd_dispatch(loop, -1));
-	heart_stop(&heart, "open, statx, fsync");
+	heart_stop(&heart, getenv("ONEFD_SLOW_FS"), "open, statx, fsync");
 	must_libc(close((int)jobs[0].res));
 	ck_assert_int_eq(jobs[1].res, 0);
 	ck_assert_int_eq(jobs[2].res, 0);
@@ -410,7 +255,7 @@ START_TEST(stopped_device)
 	ck_assert_uint_gt(heart.beats, 100);
 	while (!all_done(jobs, 3 * COUNT))
 		must(onefd_dispatch(loop, -1));
-	heart_stop(&heart, "stopped for 2 s");
+	heart_stop(&heart, getenv("ONEFD_SLOW_FS"), "stopped for 2 s");
 	for (int i = 0; i < 3 * COUNT; i++)
 		check_job(&jobs[i]);
 	check_file(fds[0], DATA_BLOCKS * BLOCK);
@@ -452,7 +297,7 @@ START_TEST(names_beside_a_stopped_device)
 	while (!goes_on)
 		must(onefd_dispatch(loop, -1));
 	ck_assert_uint_gt(heart.beats - beats, 100);
-	heart_stop(&heart, "names");
+	heart_stop(&heart, getenv("ONEFD_SLOW_FS"), "names");
 	free_jobs(jobs, 2);
 }
 END_TEST
@@ -487,7 +332,7 @@ START_TEST(writes_beside_a_stopped_device)
 	ck_assert_uint_gt(heart.beats, 100);
 	while (!all_done(jobs, COUNT))
 		must(onefd_dispatch(loop, -1));
-	heart_stop(&heart, "writes, stopped for 2 s");
+	heart_stop(&heart, getenv("ONEFD_SLOW_FS"), "writes, stopped for 2 s");
 	must(onefd_stats(loop, &stats, sizeof stats));
 	printf("# %" PRIu64 " writes, %" PRIu64 " by the loop\n", stats.writes, stats.hits);
 	if (strcmp(getenv("ONEFD_SLOW_FS"), "xfs") == 0)
