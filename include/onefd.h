@@ -439,6 +439,18 @@ void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
 void onefd_prep_prefetch(struct onefd_req *req, struct onefd_file *file,
 			 off_t offset, size_t len);
 
+/*
+ * Up to @len bytes of the file from @offset into the socket, which need not be
+ * non-blocking: neither the disk nor the socket is waited for on the loop's
+ * thread. res is how many were sent, short at the end of the file or before an
+ * error, which the next call then meets: as sendfile(2), but a full socket is no
+ * end. The request's offset moves with what was sent, a cancelled one's too. No
+ * SIGPIPE. One at a time to a socket. -ENOTSOCK; -EOPNOTSUPP: a file open with
+ * O_DIRECT.
+ */
+void onefd_prep_sendfile(struct onefd_req *req, int sockfd,
+			 struct onefd_file *file, off_t offset, size_t len);
+
 /* Any other blocking call: @call runs on a worker, its answer becomes res. */
 void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
 
@@ -448,7 +460,7 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * it at the end of the turn, or at onefd_flush().
  * Refused here, fn will not run: -EBUSY: it is out already; -EINVAL: never
  * prepared, no fn, no file, a NULL iovec, path, statx or call, a file of
- * another loop, and for reads, writes and prefetches: a negative offset, more than IOV_MAX
+ * another loop, and for reads, writes, prefetches, sendfiles: a negative offset, more than IOV_MAX
  * (1024) buffers, lengths that add up past SSIZE_MAX or reach past the largest
  * offset, in whole blocks if O_DIRECT. Whatever the kernel finds wrong later comes in res.
  */
@@ -580,6 +592,7 @@ struct onefd_stats {
 	uint64_t false_ends;		/* ... told 0 bytes before the end of the file */
 	uint64_t names;			/* openat, statx: answered without a worker */
 	uint64_t prefetches;		/* completed */
+	uint64_t sendfiles;		/* completed */
 };
 
 /* Copies the first @size bytes of the counters: sizeof(struct onefd_stats) as

@@ -110,7 +110,7 @@ static enum verdict finish(struct onefd *loop, struct onefd_req *req, ssize_t er
 	struct flight *f = flight(req);
 
 	req->res = f->done ? (ssize_t)f->done : error;
-	loop->stats.hits += req->res >= 0;
+	loop->stats.hits += req->res >= 0 && !(f->flags & FLIGHT_SENDFILE);
 	if (req->file->cold)
 		req->file->cold--;
 	return VERDICT_DONE;
@@ -212,7 +212,7 @@ static bool is_worth_a_batch(const struct onefd *loop, const struct onefd_req *r
 	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
 
 	/* The block layer plugs from three on. */
-	return req->op == OP_READ && req->file->cold >= COLD && loop->requests.out > 2 &&
+	return req->op == OP_READ && !(f->flags & FLIGHT_SENDFILE) && req->file->cold >= COLD && loop->requests.out > 2 &&
 	       loop->requests.kaio && !f->done && f->bytes <= PIECE && !(req->rw_flags & RWF_NOWAIT);
 }
 

@@ -15,6 +15,7 @@
 #include "names.h"
 #include "poller.h"
 #include "request.h"
+#include "sendfile.h"
 #include "signal.h"
 #include "task.h"
 #include "timer.h"
@@ -41,6 +42,7 @@ struct onefd {
 	struct windows windows;
 	struct names names;
 	struct requests requests;
+	struct sender sender;
 	struct onefd_stats stats;
 };
 

@@ -16,6 +16,7 @@
 enum op {
 	OP_NONE, OP_READ, OP_WRITE, OP_FSYNC, OP_FDATASYNC, OP_POLL,
 	OP_OPENAT, OP_STATX, OP_FALLOCATE, OP_CALL, OP_PREFETCH,
+	OP_SENDFILE,
 };
 
 enum state {
@@ -79,6 +80,8 @@ struct learned {
 #define FLIGHT_WIDE	(1u << 10)	/* an unaligned read: it goes by way of a bounce */
 #define FLIGHT_LEARN	(1u << 12)	/* the worker finds out about the mount or the file */
 #define FLIGHT_PARTLY	(1u << 13)	/* part of it is written: too late to cancel */
+#define FLIGHT_SENDFILE	(1u << 14)	/* a sendfile, whatever it is just now */
+#define FLIGHT_FULL	(1u << 15)	/* ... whose socket takes no more */
 
 /* Bits of flight.marks: changed under the lock of its queue, or while it is busy. */
 #define MARK_BUSY	(1u << 0)	/* a thread tries it: cancelled, it comes back after */
@@ -115,7 +118,10 @@ struct flight {
 			uint64_t high;	/* or of a write in its file's ring */
 		};
 		struct learned learned;	/* names.c, cached.c */
-		off_t ahead;		/* prefetch.c: so far the kernel was asked to read */
+		struct {
+			off_t ahead;	/* prefetch.c: so far the kernel was asked to read */
+			off_t end;	/* sendfile.c: of what is to be sent */
+		};
 	};
 	struct onefd_link peer;		/* in onefd_file.writes */
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
@@ -123,6 +129,8 @@ struct flight {
 	uint32_t extents;		/* what a warming worker counted */
 	uint32_t rounds;		/* engine_pages: waits since it last got on, */
 	uint32_t marks;			/* what its threads saw, */
+	bool stopped;			/* the loop's: a worker's sendfile was cancelled */
+	uint16_t misses;		/* sendfile.c: in a row */
 	bool dropped;			/* cancelled while they tried it, */
 	struct hand *awaiting;		/* and which of them waits for its page */
 	ssize_t answer;			/* the worker's */

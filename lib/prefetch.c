@@ -42,7 +42,8 @@ ssize_t prefetch_step(struct onefd_req *req, size_t most, int flags)
 void prefetch_ahead(struct onefd_req *req)
 {
 	struct flight *f = flight(req);
-	off_t end = req->offset + (off_t)f->bytes;
+	/* A sendfile will want what follows, too. */
+	off_t end = f->flags & FLIGHT_SENDFILE ? f->end : req->offset + (off_t)f->bytes;
 	off_t far = req->offset + (off_t)f->done + PREFETCH_AHEAD;
 
 	if (end > far)

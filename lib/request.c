@@ -130,6 +130,15 @@ void onefd_prep_prefetch(struct onefd_req *req, struct onefd_file *file, off_t o
 	flight(req)->bytes = len;
 }
 
+void onefd_prep_sendfile(struct onefd_req *req, int sockfd, struct onefd_file *file,
+			 off_t offset, size_t len)
+{
+	if (!prep(req, OP_SENDFILE, file, offset))
+		return;
+	flight(req)->bytes = len;
+	flight(req)->call = (struct call){ .fd = sockfd, .flags = EPOLLOUT, .length = (off_t)len };
+}
+
 void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)
 {
 	if (!prep(req, OP_CALL, NULL, 0))
@@ -178,6 +187,7 @@ static int check(const struct onefd *loop, const struct onefd_req *req)
 		if (!req->file || req->file->loop != loop)
 			return -EINVAL;
 		return check_buffers(req);
+	case OP_SENDFILE:
 	case OP_PREFETCH:
 		if (!req->file || req->file->loop != loop)
 			return -EINVAL;
@@ -227,6 +237,7 @@ int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
 int onefd_cancel(struct onefd_req *req)
 {
 	struct onefd *loop = req ? req->loop : NULL;
+	int r;
 
 	if (!loop || req->state == STATE_PREPARED)
 		return -EINVAL;
@@ -241,7 +252,13 @@ int onefd_cancel(struct onefd_req *req)
 	}
 	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)
 		return -EBUSY;
-	return flight(req)->engine->ops->cancel(flight(req)->engine, req);
+	r = flight(req)->engine->ops->cancel(flight(req)->engine, req);
+	/* A worker has it, but not for the whole of it. */
+	if (r == -EBUSY && flight(req)->flags & FLIGHT_SENDFILE) {
+		flight(req)->stopped = true;
+		return 0;
+	}
+	return r;
 }
 
 int onefd_flush(struct onefd *loop)
@@ -355,6 +372,9 @@ static void count(struct onefd_stats *stats, const struct onefd_req *req)
 	case OP_FSYNC:
 	case OP_FDATASYNC:
 		stats->syncs++;
+		break;
+	case OP_SENDFILE:
+		stats->sendfiles++;
 		break;
 	case OP_PREFETCH:
 		stats->prefetches++;

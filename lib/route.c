@@ -23,6 +23,7 @@
 #include "file.h"
 #include "order.h"
 #include "prefetch.h"
+#include "sendfile.h"
 #include "work.h"
 
 /* Most bytes that one flush copies out of the page cache. */
@@ -262,6 +263,58 @@ static void route_buffered_write(struct onefd *loop, struct sorted *sorted, stru
 		to_pool(sorted, req, LANE_DATA, cached_write);
 }
 
+/* ---- sendfile ------------------------------------------------------------ */
+
+static void to_poll(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	bool refused = flight(req)->flags & FLIGHT_WORKER;
+
+	flight(req)->flags &= FLIGHT_SENDFILE;
+	if (!loop->requests.kaio || refused) {
+		to_pool(sorted, req, LANE_CALL, sendfile_work_poll);
+		return;
+	}
+	req->op = OP_POLL;
+	list_push(&sorted->polls, &req->link);
+}
+
+static void try_sendfile(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	switch (sendfile_try(loop, req, &sorted->copy)) {
+	case SENT_DONE:
+		route_finish(loop, req, req->res);
+		break;
+	case SENT_LATER:
+		list_push(&sorted->later, &req->link);
+		break;
+	case SENT_FULL:
+		to_poll(loop, sorted, req);
+		break;
+	case SENT_MISS:
+		flight(req)->flags &= ~FLIGHT_TRIED;
+		to_waiter(sorted, req);
+		break;
+	case SENT_WORKER:
+		to_pool(sorted, req, LANE_DATA, sendfile_work);
+	}
+}
+
+static void route_sendfile(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	if (!(f->flags & FLIGHT_SENDFILE))
+		sendfile_begin(req);
+	if (req->file->flags & ONEFD_FILE_DIRECT)
+		route_finish(loop, req, -EOPNOTSUPP);
+	else if (f->flags & FLIGHT_FULL)
+		to_poll(loop, sorted, req);
+	else if (f->flags & FLIGHT_WORKER)
+		to_pool(sorted, req, LANE_DATA, sendfile_work);
+	else
+		try_sendfile(loop, sorted, req);
+}
+
 static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	if (loop->requests.kaio && !(flight(req)->flags & FLIGHT_WORKER))
@@ -307,6 +360,9 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 			route_buffered_read(loop, sorted, req);
 		else
 			route_buffered_write(loop, sorted, req);
+		break;
+	case OP_SENDFILE:
+		route_sendfile(loop, sorted, req);
 		break;
 	case OP_PREFETCH:
 		if (req->file->flags & ONEFD_FILE_DIRECT)
@@ -514,6 +570,8 @@ static void settle(struct onefd *loop, struct onefd_req *req)
 		direct_unbounce(req);
 	if (f->flags & FLIGHT_PEER)
 		order_leave(req, &loop->requests.queued);
+	if (f->flags & FLIGHT_SENDFILE)
+		req->op = OP_SENDFILE;
 	f->flags = 0;
 	f->done = 0;	/* it may be submitted anew as it is */
 }
@@ -622,10 +680,49 @@ static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
 	list_push(&loop->requests.queued, &req->link);
 }
 
+/* What it was just now is done: it is a sendfile again. */
+static void land_sendfile(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	bool polled = req->op == OP_POLL || f->work == sendfile_work_poll;
+	bool worked = f->work == sendfile_work;
+	ssize_t r = req->res;
+
+	if (req->op == OP_PREFETCH)
+		note(req);
+	if (f->flags & FLIGHT_ADMITTED)
+		window_release(queue_of(req), f->cost);
+	req->op = OP_SENDFILE;
+	f->flags = FLIGHT_SENDFILE;
+	f->work = NULL;
+	f->misses = worked ? 0 : f->misses;
+	if (r == -ECANCELED || f->stopped) {
+		route_finish(loop, req, -ECANCELED);
+		return;
+	}
+	/* UNTESTED: before Linux 4.18 kernel AIO has no poll. */
+	if (polled && r < 0)
+		f->flags |= FLIGHT_WORKER | FLIGHT_FULL;
+	else if (r == -EAGAIN)
+		f->flags |= FLIGHT_FULL;
+	else if (r == -EOPNOTSUPP)
+		f->flags |= FLIGHT_WORKER;
+	else if (r < 0 || (worked && r == 1)) {
+		route_finish(loop, req, sendfile_result(req, r < 0 ? r : 0));
+		return;
+	}
+	req->state = STATE_QUEUED;
+	list_push(&loop->requests.queued, &req->link);
+}
+
 static void land(struct onefd *loop, struct onefd_req *req)
 {
 	uint32_t flags = flight(req)->flags;
 
+	if (flags & FLIGHT_SENDFILE) {
+		land_sendfile(loop, req);
+		return;
+	}
 	if (is_buffered_read(req)) {
 		land_buffered_read(loop, req);
 		return;

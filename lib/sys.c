@@ -10,6 +10,8 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdlib.h>
+#include <poll.h>
+#include <sys/socket.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -199,6 +201,18 @@ static int64_t call_missing(int fd, off_t offset, uint64_t length)
 static int call_readahead(int fd, off_t offset, uint64_t length)
 {
 	return -posix_fadvise(fd, offset, (off_t)length, POSIX_FADV_WILLNEED);
+}
+
+static ssize_t call_send(int fd, const void *buf, size_t len)
+{
+	return answer(send(fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+static int call_poll_out(int fd, int timeout_ms)
+{
+	struct pollfd one = { .fd = fd, .events = POLLOUT };
+
+	return (int)answer(poll(&one, 1, timeout_ms));
 }
 
 static int call_fsync(int fd)
@@ -395,6 +409,8 @@ struct sys_calls sys = {
 	.pwritev2 = call_pwritev2,
 	.missing = call_missing,
 	.readahead = call_readahead,
+	.send = call_send,
+	.poll_out = call_poll_out,
 	.fsync = call_fsync,
 	.fdatasync = call_fdatasync,
 	.fallocate = call_fallocate,

@@ -56,6 +56,8 @@ struct sys_calls {
 	 * -ENOSYS before Linux 6.5, -EPERM on a file of somebody else's. */
 	int64_t (*missing)(int fd, off_t offset, uint64_t length);
 	int (*readahead)(int fd, off_t offset, uint64_t length);	/* POSIX_FADV_WILLNEED */
+	ssize_t (*send)(int fd, const void *buf, size_t len);	/* does not wait; no SIGPIPE */
+	int (*poll_out)(int fd, int timeout_ms);
 	int (*fsync)(int fd);
 	int (*fdatasync)(int fd);
 	int (*fallocate)(int fd, int mode, off_t offset, off_t len);

@@ -1,0 +1,294 @@
+/* test_sendfile.c - a file into a socket, and nobody waits for either. */
+#include "files.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "../lib/sys.h"
+
+#define PAGE 4096
+#define LARGE (4 << 20)
+
+static struct onefd *loop;
+static struct sys_calls real;
+static struct onefd_file file;
+static struct job *job;
+static int fd, ends[2];
+static off_t received;		/* the offset in the file of what comes next */
+static char buffer[256 * 1024];
+
+static void set_up(void)
+{
+	real = sys;
+	must(onefd_new(&loop, test_config()));
+	job = make_jobs(1, 0);
+}
+
+static void tear_down(void)
+{
+	free_jobs(job, 1);
+	must(onefd_free(loop));
+	sys = real;
+}
+
+static void open_file(int index, size_t size)
+{
+	fd = make_file(index, size, O_RDWR);
+	must(onefd_file_init(loop, &file, fd));
+	ck_assert_int_eq(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+}
+
+static void open_socket(int flags)
+{
+	must_libc(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0, ends));
+}
+
+static void close_all(void)
+{
+	close(fd);
+	close(ends[0]);
+	if (ends[1] >= 0)
+		close(ends[1]);
+}
+
+/* What has come by now is what stands in the file there. */
+static size_t receive(size_t most)
+{
+	ssize_t n = recv(ends[1], buffer, most < sizeof buffer ? most : sizeof buffer, MSG_DONTWAIT);
+
+	if (n < 0) {
+		ck_assert_int_eq(errno, EAGAIN);
+		return 0;
+	}
+	check_bytes(buffer, (size_t)n, received);
+	received += n;
+	return (size_t)n;
+}
+
+static void start(off_t offset, size_t len)
+{
+	received = offset;
+	onefd_prep_sendfile(&job->req, ends[0], &file, offset, len);
+	job_submit(loop, job);
+}
+
+static ssize_t finish(void)
+{
+	while (!job->calls) {
+		must(onefd_dispatch(loop, 1));
+		(void)receive(sizeof buffer);
+	}
+	while (receive(sizeof buffer))
+		;
+	must(onefd_drain(loop, -1));
+	ck_assert_int_eq(job->calls, 1);
+	return job->res;
+}
+
+static ssize_t send_all(off_t offset, size_t len)
+{
+	start(offset, len);
+	return finish();
+}
+
+START_TEST(all_of_it_arrives)
+{
+	for (int flags = 0; flags <= SOCK_NONBLOCK; flags += SOCK_NONBLOCK) {
+		open_file(_i, LARGE + 77);
+		open_socket(flags);
+		for (int warm = 0; warm < 2; warm++) {
+			ck_assert_int_eq(send_all(123, LARGE - 1000), LARGE - 1000);
+			ck_assert_int_eq(received, 123 + LARGE - 1000);
+			ck_assert_int_eq(job->req.offset, received);
+		}
+		close_all();
+	}
+}
+END_TEST
+
+START_TEST(it_is_short_at_the_end_of_the_file)
+{
+	open_file(_i, PAGE + 77);
+	open_socket(0);
+	ck_assert_int_eq(send_all(1000, LARGE), PAGE + 77 - 1000);
+	ck_assert_int_eq(received, PAGE + 77);
+	ck_assert_int_eq(send_all(PAGE + 77, 1), 0);
+	ck_assert_int_eq(send_all(LARGE, 1), 0);
+	ck_assert_int_eq(send_all(0, 0), 0);
+	close_all();
+}
+END_TEST
+
+/* Submitted as it is, it goes on behind what it has sent. */
+START_TEST(submitted_anew_it_sends_what_follows)
+{
+	open_file(_i, 5 * PAGE);
+	open_socket(0);
+	ck_assert_int_eq(send_all(0, 2 * PAGE), 2 * PAGE);
+	for (int i = 0; i < 2; i++) {
+		job_submit(loop, job);
+		ck_assert_int_eq(finish(), i ? PAGE : 2 * PAGE);
+	}
+	ck_assert_int_eq(received, 5 * PAGE);
+	close_all();
+}
+END_TEST
+
+/* Until nothing moves any more; the loop is not held up by it. */
+static off_t fill_up(void)
+{
+	off_t before = -1;
+
+	while (before != job->req.offset || !before) {
+		before = job->req.offset;
+		for (int i = 0; i < 20; i++)
+			must(onefd_dispatch(loop, 1));
+		ck_assert_int_eq(job->calls, 0);
+	}
+	return before;
+}
+
+START_TEST(full_socket_holds_up_nobody_and_is_no_end)
+{
+	for (int flags = 0; flags <= SOCK_NONBLOCK; flags += SOCK_NONBLOCK) {
+		open_file(_i, LARGE);
+		open_socket(flags);
+		start(0, LARGE);
+		ck_assert_int_lt(fill_up(), LARGE);
+		ck_assert_int_eq(finish(), LARGE);
+		ck_assert_int_eq(received, LARGE);
+		close_all();
+	}
+}
+END_TEST
+
+START_TEST(cancelled_it_says_how_far_it_came)
+{
+	for (int turns = 0; turns < 30; turns++) {
+		open_file(_i, LARGE);
+		open_socket(SOCK_NONBLOCK);
+		start(0, LARGE);
+		for (int i = 0; i < turns; i++)
+			must(onefd_dispatch(loop, turns < 20 ? 0 : 1));
+		ck_assert_int_eq(job->calls, 0);
+		ck_assert_int_eq(job_cancel(job), 0);
+		ck_assert_int_eq(finish(), -ECANCELED);
+		ck_assert_int_eq(received, job->req.offset);
+		close_all();
+	}
+}
+END_TEST
+
+START_TEST(nobody_listens_and_nobody_dies)
+{
+	must_libc(signal(SIGPIPE, SIG_DFL) == SIG_ERR ? -1 : 0);
+	open_file(_i, LARGE);
+	open_socket(SOCK_NONBLOCK);
+	start(0, LARGE);
+	ck_assert_int_gt(fill_up(), 0);
+	/* First what was sent, then why no more. */
+	close(ends[1]);
+	ends[1] = -1;
+	must(onefd_drain(loop, -1));
+	ck_assert_int_eq(job->calls, 1);
+	ck_assert_int_gt(job->res, 0);
+	ck_assert_int_eq(job->res, job->req.offset);
+	ck_assert_int_eq(job_run(loop, job), -EPIPE);
+	close_all();
+}
+END_TEST
+
+START_TEST(bad_arguments_are_answered)
+{
+	open_file(0, PAGE);
+	open_socket(0);
+	onefd_prep_sendfile(&job->req, fd, &file, 0, 1);
+	ck_assert_int_eq(job_run(loop, job), -ENOTSOCK);
+	onefd_prep_sendfile(&job->req, -1, &file, 0, 1);
+	ck_assert_int_eq(job_run(loop, job), -EBADF);
+	onefd_prep_sendfile(NULL, ends[0], &file, 0, 1);
+	onefd_prep_sendfile(&job->req, ends[0], NULL, 0, 1);
+	ck_assert_int_eq(onefd_submit(loop, &job->req, job_done), -EINVAL);
+	onefd_prep_sendfile(&job->req, ends[0], &file, -1, 1);
+	ck_assert_int_eq(onefd_submit(loop, &job->req, job_done), -EINVAL);
+	onefd_prep_sendfile(&job->req, ends[0], &file, 0, SIZE_MAX);
+	ck_assert_int_eq(onefd_submit(loop, &job->req, job_done), -EINVAL);
+	close_all();
+}
+END_TEST
+
+START_TEST(direct_files_are_not_sent)
+{
+	if (!has_direct(_i))
+		skip("no O_DIRECT here");
+	fd = make_file(_i, PAGE, O_RDONLY | O_DIRECT);
+	must(onefd_file_init(loop, &file, fd));
+	open_socket(0);
+	ck_assert_int_eq(send_all(0, PAGE), -EOPNOTSUPP);
+	close_all();
+}
+END_TEST
+
+/* Each as if the machine did not have it. */
+START_TEST(poorer_loops_send_it_all_the_same)
+{
+	static const uint32_t without[] = { ONEFD_NO_KAIO, ONEFD_NO_NOWAIT,
+					    ONEFD_NO_KAIO | ONEFD_NO_NOWAIT | ONEFD_NO_PROC };
+	struct onefd *usual = loop;
+
+	for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
+		struct onefd_config config = { .flags = without[i] };
+
+		must(onefd_new(&loop, &config));
+		open_file(_i, LARGE);
+		open_socket(SOCK_NONBLOCK);
+		ck_assert_int_eq(send_all(1, LARGE), LARGE - 1);
+		start(0, LARGE);
+		(void)fill_up();
+		ck_assert_int_eq(job_cancel(job), 0);
+		ck_assert_int_eq(finish(), -ECANCELED);
+		close_all();
+		must(onefd_free(loop));
+	}
+	loop = usual;
+}
+END_TEST
+
+/* Pages that are gone again each time: memory is short. */
+static ssize_t read_never_there(int of, const struct iovec *iov, size_t count, off_t offset,
+				int flags)
+{
+	if (flags & RWF_NOWAIT && iov->iov_len == 64 * 1024)
+		return -EAGAIN;
+	return real.preadv2(of, iov, count, offset, flags);
+}
+
+START_TEST(pages_that_never_stay_are_sent_too)
+{
+	open_file(_i, LARGE);
+	open_socket(SOCK_NONBLOCK);
+	sys.preadv2 = read_never_there;
+	ck_assert_int_eq(send_all(0, LARGE), LARGE);
+	close_all();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("sendfile");
+	TCase *tcase = add_case(suite, "sendfile", set_up, tear_down);
+	int count = place_count();
+
+	tcase_add_loop_test(tcase, all_of_it_arrives, 0, count);
+	tcase_add_loop_test(tcase, it_is_short_at_the_end_of_the_file, 0, count);
+	tcase_add_loop_test(tcase, submitted_anew_it_sends_what_follows, 0, count);
+	tcase_add_loop_test(tcase, full_socket_holds_up_nobody_and_is_no_end, 0, count);
+	tcase_add_loop_test(tcase, cancelled_it_says_how_far_it_came, 0, count);
+	tcase_add_loop_test(tcase, nobody_listens_and_nobody_dies, 0, count);
+	tcase_add_test(tcase, bad_arguments_are_answered);
+	tcase_add_loop_test(tcase, direct_files_are_not_sent, 0, count);
+	tcase_add_loop_test(tcase, poorer_loops_send_it_all_the_same, 0, count);
+	tcase_add_loop_test(tcase, pages_that_never_stay_are_sent_too, 0, count);
+	return run_suite(suite);
+}
