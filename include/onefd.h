@@ -74,7 +74,8 @@ struct onefd_link {		/* private: a place in a ring */
 /* Zero means the default. Reserved words must be zero (-EINVAL otherwise). */
 struct onefd_config {
 	uint32_t depth;		/* most requests in the kernel: 128, or its grant */
-	uint32_t threads;	/* most workers of each class of blocking call: 4 */
+	uint32_t threads;	/* most workers of each class of blocking call, and of
+				 * each device for reads and writes: 4 */
 	uint32_t budget;	/* most callbacks of one kind per dispatch: 64 */
 	uint32_t flags;		/* ONEFD_NO_... */
 	void *ring_address;	/* page-aligned, unmapped: where to map the completion

@@ -77,10 +77,16 @@ static void describe_pool(const struct onefd *loop, FILE *out)
 {
 	static const char *const names[LANES] = { "data", "sync", "call" };
 	const struct engine_pool *pool = &loop->requests.pool_engine;
+	unsigned threads[LANES] = { 0 };
 
-	fprintf(out, "workers: up to %u of each kind, now", pool->most);
+	for (const struct onefd_link *at = pool->all.next; at != &pool->all; at = at->next) {
+		const struct pool_lane *lane = list_entry(at, const struct pool_lane, link);
+
+		threads[lane->kind] += lane->threads;
+	}
+	fprintf(out, "workers: up to %u of each kind, of data for each device, now", pool->most);
 	for (int i = 0; i < LANES; i++)
-		fprintf(out, " %s %u", names[i], pool->lanes[i].threads);
+		fprintf(out, " %s %u", names[i], threads[i]);
 	fprintf(out, "\n");
 	if (pool->alone)
 		fprintf(out, "  threads could not be made: some calls ran, and blocked, on the "

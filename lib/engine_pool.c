@@ -2,7 +2,8 @@
  * engine_pool.c - workers for what blocks by nature.
  *
  * A lane is a queue with a few threads of its own, made on demand, so that a
- * hung open of a dead mount delays no read. What a worker runs stands in the
+ * hung open of a dead mount delays no read; reads and writes have a lane for
+ * each device, for one that has stopped keeps all it is given. What a worker runs stands in the
  * request (flight.work); this file only carries: in by the lane's queue, back
  * by a stack that takes no lock.
  *
@@ -79,6 +80,73 @@ static bool grow(struct pool_lane *lane, uint32_t count)
 	return lane->threads;
 }
 
+static int lane_open(struct pool_lane *lane, struct engine_pool *pool, enum lane kind)
+{
+	lane->ids = sys.alloc(pool->most * sizeof *lane->ids);
+	if (!lane->ids)
+		return -ENOMEM;
+	pthread_mutex_init(&lane->lock, NULL);
+	sem_init(&lane->more, 0, 0);
+	list_init(&lane->queue);
+	list_init(&lane->fresh);
+	lane->pool = pool;
+	lane->kind = kind;
+	list_push(&pool->all, &lane->link);
+	return 0;
+}
+
+static void lane_close(struct pool_lane *lane)
+{
+	pthread_mutex_lock(&lane->lock);
+	lane->quit = true;
+	pthread_mutex_unlock(&lane->lock);
+	for (uint32_t i = 0; i < lane->threads; i++)
+		(void)sem_post(&lane->more);
+	/* They are idle, for nothing is out: this waits for no disk. */
+	for (uint32_t i = 0; i < lane->threads; i++)
+		sys.join(lane->ids[i]);
+	pthread_mutex_destroy(&lane->lock);
+	sem_destroy(&lane->more);
+	sys.free(lane->ids);
+	if (lane->allocated)
+		sys.free(lane);
+}
+
+/* A lane with a thread, or NULL. */
+static struct pool_lane *lane_new(struct engine_pool *pool)
+{
+	struct pool_lane *lane = sys.alloc(sizeof *lane);
+
+	if (!lane)
+		return NULL;
+	if (lane_open(lane, pool, LANE_DATA) < 0) {
+		sys.free(lane);
+		return NULL;
+	}
+	lane->allocated = true;
+	if (grow(lane, 1))
+		return lane;
+	list_remove(&lane->link);
+	lane_close(lane);
+	return NULL;
+}
+
+static struct pool_lane *lane_of(struct engine_pool *pool, struct onefd_req *req)
+{
+	struct pool_lane *common = &pool->lanes[flight(req)->lane];
+	struct onefd_device *device;
+
+	if (common->kind != LANE_DATA)
+		return common;
+	device = req->file->device;
+	if (!device->lane)
+		device->lane = lane_new(pool);
+	/* For good: a cancel must look where the request was put. */
+	if (!device->lane)
+		device->lane = common;
+	return device->lane;
+}
+
 /* Passes on what is fresh, under the lock, which it drops. */
 static void pass_on_locked(struct pool_lane *lane)
 {
@@ -110,7 +178,7 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 
 	for (; (link = list_pop(batch)); taken++) {
 		struct onefd_req *req = list_entry(link, struct onefd_req, link);
-		struct pool_lane *lane = &pool->lanes[flight(req)->lane];
+		struct pool_lane *lane = lane_of(pool, req);
 
 		req->state = STATE_OUT;
 		flight(req)->engine = engine;
@@ -121,8 +189,8 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 		list_push(&lane->fresh, &req->link);
 		lane->fresh_count++;
 	}
-	for (int i = 0; i < LANES; i++) {
-		struct pool_lane *lane = &pool->lanes[i];
+	for (struct onefd_link *at = pool->all.next; at != &pool->all; at = at->next) {
+		struct pool_lane *lane = list_entry(at, struct pool_lane, link);
 
 		if (lane->fresh_count && pthread_mutex_trylock(&lane->lock) == 0)
 			pass_on_locked(lane);
@@ -135,8 +203,8 @@ static bool pool_ready(struct engine *engine)
 {
 	struct engine_pool *pool = pool_of(engine);
 
-	for (int i = 0; i < LANES; i++)
-		if (pool->lanes[i].fresh_count)
+	for (struct onefd_link *at = pool->all.next; at != &pool->all; at = at->next)
+		if (list_entry(at, struct pool_lane, link)->fresh_count)
 			return true;
 	return handed_any(&pool->handed);
 }
@@ -149,7 +217,7 @@ static void pool_reap(struct engine *engine, struct onefd_link *done)
 static int pool_cancel(struct engine *engine, struct onefd_req *req)
 {
 	struct engine_pool *pool = pool_of(engine);
-	struct pool_lane *lane = &pool->lanes[flight(req)->lane];
+	struct pool_lane *lane = lane_of(pool, req);
 	bool waits;
 
 	pthread_mutex_lock(&lane->lock);
@@ -162,25 +230,17 @@ static int pool_cancel(struct engine *engine, struct onefd_req *req)
 	return 0;
 }
 
-static void lane_close(struct pool_lane *lane)
+static void close_lanes(struct engine_pool *pool)
 {
-	pthread_mutex_lock(&lane->lock);
-	lane->quit = true;
-	pthread_mutex_unlock(&lane->lock);
-	for (uint32_t i = 0; i < lane->threads; i++)
-		(void)sem_post(&lane->more);
-	/* They are idle, for nothing is out: this waits for no disk. */
-	for (uint32_t i = 0; i < lane->threads; i++)
-		sys.join(lane->ids[i]);
-	pthread_mutex_destroy(&lane->lock);
-	sem_destroy(&lane->more);
-	sys.free(lane->ids);
+	struct onefd_link *link;
+
+	while ((link = list_pop(&pool->all)))
+		lane_close(list_entry(link, struct pool_lane, link));
 }
 
 static void pool_close(struct engine *engine)
 {
-	for (int i = 0; i < LANES; i++)
-		lane_close(&pool_of(engine)->lanes[i]);
+	close_lanes(pool_of(engine));
 }
 
 static const struct engine_ops pool_ops = {
@@ -196,20 +256,11 @@ int engine_pool_open(struct engine_pool *pool, struct onefd *loop, uint32_t thre
 {
 	pool->engine = (struct engine){ .ops = &pool_ops, .loop = loop };
 	pool->most = threads;
-	for (int i = 0; i < LANES; i++) {
-		struct pool_lane *lane = &pool->lanes[i];
-
-		lane->ids = sys.alloc(threads * sizeof *lane->ids);
-		if (!lane->ids) {
-			while (i--)
-				lane_close(&pool->lanes[i]);
+	list_init(&pool->all);
+	for (int i = 0; i < LANES; i++)
+		if (lane_open(&pool->lanes[i], pool, (enum lane)i) < 0) {
+			close_lanes(pool);
 			return -ENOMEM;
 		}
-		pthread_mutex_init(&lane->lock, NULL);
-		sem_init(&lane->more, 0, 0);
-		list_init(&lane->queue);
-		list_init(&lane->fresh);
-		lane->pool = pool;
-	}
 	return 0;
 }

@@ -10,6 +10,9 @@
 
 struct pool_lane {
 	struct engine_pool *pool;
+	struct onefd_link link;		/* in engine_pool.all */
+	enum lane kind;
+	bool allocated;			/* a device's own */
 	struct onefd_link fresh;	/* the loop's: submitted, not yet in @queue */
 	uint32_t fresh_count, threads;	/* the loop's */
 	pthread_t *ids;			/* of the threads, joined at close */
@@ -24,6 +27,7 @@ struct engine_pool {
 	struct engine engine;
 	uint32_t most;			/* threads a lane may have */
 	struct pool_lane lanes[LANES];
+	struct onefd_link all;		/* those, and the lanes of devices */
 	struct handed handed;
 	bool alone;			/* no thread could be made: the loop works itself */
 };

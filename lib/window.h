@@ -25,6 +25,7 @@ struct onefd_device {
 	uint32_t calm;			/* block requests done since limit changed */
 	uint64_t chunk;			/* bytes that one block request can move */
 	struct pages_queue *pages;	/* engine_pages.c: who waits for its pages */
+	struct pool_lane *lane;		/* engine_pool.c: whose workers move its data */
 	uint32_t trust;			/* file.c: what a quick submission is worth here */
 	char name[24];			/* of the file system, where known */
 };
