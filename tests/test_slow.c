@@ -16,6 +16,8 @@
 #define COUNT 16
 #define DATA_BLOCKS 256
 #define EXTENTS 3000
+#define LARGE (2 << 20)
+#define LARGE_COUNT 8
 
 static const char *dir;
 
@@ -49,6 +51,7 @@ static int prepare(void)
 {
 	write_blocks("data", DATA_BLOCKS, 1);
 	write_blocks("cold", DATA_BLOCKS, 1);
+	write_blocks("large", LARGE / BLOCK * LARGE_COUNT, 1);
 	write_blocks("append", 0, 1);
 	write_blocks("fragmented", EXTENTS, 2);
 	return EXIT_SUCCESS;
@@ -147,6 +150,33 @@ START_TEST(buffered_reads_of_cold_metadata)
 {
 	forget_caches();
 	beat_beside("buffered reads", "cold", O_RDONLY, prep_read);
+}
+END_TEST
+
+/* Each is many requests to the disk: its windows follow one another. */
+START_TEST(large_buffered_reads)
+{
+	struct job *jobs = make_jobs(LARGE_COUNT, LARGE);
+	int fd = open_there("large", O_RDONLY);
+	struct onefd_file file;
+	struct heart heart;
+
+	forget_caches();
+	heart_start(&heart);
+	must(onefd_file_init(loop, &file, fd));
+	for (int i = 0; i < LARGE_COUNT; i++) {
+		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, LARGE, i * LARGE);
+		job_submit(loop, &jobs[i]);
+	}
+	while (!all_done(jobs, LARGE_COUNT))
+		must(onefd_dispatch(loop, -1));
+	heart_stop(&heart, getenv("ONEFD_SLOW_FS"), "large buffered reads");
+	for (int i = 0; i < LARGE_COUNT; i++) {
+		ck_assert_int_eq(jobs[i].res, LARGE);
+		check_bytes(jobs[i].buf, LARGE, i * LARGE);
+	}
+	free_jobs(jobs, LARGE_COUNT);
+	close(fd);
 }
 END_TEST
 
@@ -390,6 +420,7 @@ int main(int argc, char **argv)
 	tcase = add_case(suite, "slow", set_up, tear_down);
 	tcase_add_test(tcase, direct_reads_of_cold_metadata);
 	tcase_add_test(tcase, buffered_reads_of_cold_metadata);
+	tcase_add_test(tcase, large_buffered_reads);
 	tcase_add_test(tcase, direct_writes);
 	tcase_add_test(tcase, direct_appends);
 	tcase_add_test(tcase, buffered_writes);
