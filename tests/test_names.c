@@ -26,7 +26,11 @@ static void set_up(void)
 static void tear_down(void)
 {
 	must(onefd_free(loop));
-	sys = real;
+	/* What tests replace; a thread that destroys a context reads others. */
+	sys.open_cached = real.open_cached;
+	sys.statx = real.statx;
+	sys.read_text = real.read_text;
+	sys.now = real.now;
 }
 
 static uint64_t answered(void)
