@@ -83,11 +83,10 @@ struct learned {
 #define FLIGHT_SENDFILE	(1u << 14)	/* a sendfile, whatever it is just now */
 #define FLIGHT_FULL	(1u << 15)	/* ... whose socket takes no more */
 
-/* Bits of flight.marks: changed under the lock of its queue, or while it is busy. */
-#define MARK_BUSY	(1u << 0)	/* a thread tries it: cancelled, it comes back after */
-#define MARK_END	(1u << 1)	/* the last try answered 0 */
-#define MARK_FALSE_END	(1u << 2)	/* ... and that was not true */
-#define MARK_READAHEAD	(1u << 3)	/* its readahead had to be asked for */
+/* Bits of flight.marks: changed by whoever tries it, without a lock. */
+#define MARK_END	(1u << 0)	/* the last try answered 0 */
+#define MARK_FALSE_END	(1u << 1)	/* ... and that was not true */
+#define MARK_READAHEAD	(1u << 2)	/* its readahead had to be asked for */
 
 /* Most bytes of one io_submit() on the loop's thread. Pinning memory that was
  * never touched costs up to a nanosecond a byte, so this bounds the call. */
@@ -131,7 +130,7 @@ struct flight {
 	uint32_t marks;			/* what its threads saw, */
 	bool stopped;			/* the loop's: a worker's sendfile was cancelled */
 	uint16_t misses;		/* sendfile.c: in a row */
-	bool dropped;			/* cancelled while they tried it, */
+	bool busy, dropped;		/* one tries it; cancelled meanwhile, */
 	struct hand *awaiting;		/* and which of them waits for its page */
 	ssize_t answer;			/* the worker's */
 	struct onefd_req *handed;	/* next in the stack that workers hand back */

@@ -191,13 +191,13 @@ static bool attempt(struct hand *hand, struct onefd_req *req, try_fn *try_it,
 	ssize_t answer;
 	bool answered, gained;
 
-	f->marks |= MARK_BUSY;
+	f->busy = true;
 	pthread_mutex_unlock(&queue->lock);
 	if (hand->crowd >= CROWD)
 		wake_loop(hand);
 	answered = try_it(queue, req, &answer);
 	pthread_mutex_lock(&queue->lock);
-	f->marks &= ~MARK_BUSY;
+	f->busy = false;
 	if (f->dropped) {
 		answered = true;
 		answer = -ECANCELED;
@@ -242,7 +242,7 @@ static void sweep(struct hand *hand)
 
 		next = at->next;
 		/* One that another thread hangs in would only count as a miss. */
-		if (f->awaiting || f->marks & MARK_BUSY)
+		if (f->awaiting || f->busy)
 			continue;
 		misses = attempt(hand, req_of(at), step, &next) ? 0 : misses + 1;
 	}
@@ -254,7 +254,7 @@ static struct onefd_req *oldest(struct pages_queue *queue)
 	struct onefd_link *head = &queue->waiting;
 
 	for (struct onefd_link *at = head->next; at != head; at = at->next)
-		if (!flight(req_of(at))->awaiting && !(flight(req_of(at))->marks & MARK_BUSY))
+		if (!flight(req_of(at))->awaiting && !flight(req_of(at))->busy)
 			return req_of(at);
 	return NULL;
 }
@@ -504,7 +504,7 @@ static void join_queue(struct engine *engine, struct pages_queue *queue, struct 
 	flight(req)->engine = engine;
 	flight(req)->rounds = 0;
 	flight(req)->awaiting = NULL;
-	flight(req)->dropped = false;
+	flight(req)->busy = flight(req)->dropped = false;
 	list_remove(&req->link);
 	list_push(&queue->fresh, &req->link);
 }
@@ -566,7 +566,7 @@ static int pages_cancel(struct engine *engine, struct onefd_req *req)
 	pthread_mutex_lock(&queue->lock);
 	/* In no list: handed back. */
 	out = !list_empty(&req->link);
-	waits = out && !(f->marks & MARK_BUSY);
+	waits = out && !f->busy;
 	f->dropped = out && !waits;
 	if (waits && f->awaiting)
 		f->awaiting->awaited = NULL;
