@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 quick='child embed faults heap histogram loop rules signal task timer watch'
 requests='context direct file found pool window'
+faulty='closed eio held truncated'
 status=0
 
 # Those of the names that this build has.
@@ -43,12 +44,12 @@ for tool in ${*:-asan tsan valgrind}; do
 	asan)
 		set_up build-asan -Db_sanitize=address,undefined -Db_lundef=false
 		run build-asan --setup asan $(present build-asan $quick $requests sys \
-			counts counts_mounted faults_mounted rules_mounted \
+			$faulty large random counts counts_mounted faults_mounted rules_mounted \
 			slow_ext4 slow_xfs slow_btrfs)
 		;;
 	tsan)
 		set_up build-tsan -Db_sanitize=thread -Db_lundef=false
-		run build-tsan --setup tsan $(present build-tsan embed faults loop \
+		run build-tsan --setup tsan $(present build-tsan $faulty random embed faults loop \
 			pool rules task)
 		;;
 	valgrind)

@@ -153,7 +153,7 @@ START_TEST(after_a_cancel)
 {
 	struct job *jobs = make_jobs(2, LEN);
 	int fd = open_data(_i), again;
-	struct onefd_file file;
+	struct onefd_file file, file_again;
 
 	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, 0, "hold", 0);
@@ -162,8 +162,8 @@ START_TEST(after_a_cancel)
 	job_cancel(&jobs[0]);
 	again = open_again(fd, POSIX_FADV_NORMAL);
 	close(fd);
-	must(onefd_file_init(loop, &file, again));
-	submit_read(&jobs[1], &file, LEN, APART);
+	must(onefd_file_init(loop, &file_again, again));
+	submit_read(&jobs[1], &file_again, LEN, APART);
 	order("release");
 	drain_jobs(loop, jobs, 2);
 	if (jobs[0].res != -ECANCELED)
