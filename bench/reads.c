@@ -280,6 +280,12 @@ static bool is_warm(const struct bench_case *work)
 	return kind_of(work) == WARM;
 }
 
+/* Spinning is for the only read that is out. */
+static bool is_single(const struct bench_case *work)
+{
+	return work->depth == 1 && kind_of(work) != STREAM;
+}
+
 static bool is_stream(const struct bench_case *work)
 {
 	return kind_of(work) == STREAM;
@@ -327,6 +333,7 @@ static int read_play(struct bench_run *run)
 
 static const struct bench_contender contenders[] = {
 	{ "onefd", onefd_setup, onefd_play, onefd_teardown },
+	{ "onefd-spin", onefd_spin_setup, onefd_play, onefd_teardown, .fits = is_single },
 #ifdef HAVE_LIBURING
 	{ "io_uring", uring_setup, byhand_play },
 #endif

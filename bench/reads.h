@@ -83,6 +83,7 @@ static inline void reads_turn(struct bench_run *run, uint64_t ns)
 
 /* reads_loops.c: loops of libraries. */
 int onefd_setup(struct bench_run *run);
+int onefd_spin_setup(struct bench_run *run);
 int onefd_play(struct bench_run *run);
 void onefd_teardown(struct bench_run *run);
 int uv4_setup(struct bench_run *run);

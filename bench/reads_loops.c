@@ -81,9 +81,9 @@ static int prepare_stream(struct bench_run *run)
 	return 0;
 }
 
-int onefd_setup(struct bench_run *run)
+static int open_loop(struct bench_run *run, uint32_t spin_us)
 {
-	struct onefd_config config = { .depth = (uint32_t)run->work->depth };
+	struct onefd_config config = { .depth = (uint32_t)run->work->depth, .spin_us = spin_us };
 	int r = reads_setup(run);
 
 	if (r < 0)
@@ -99,6 +99,16 @@ int onefd_setup(struct bench_run *run)
 	if (r < 0)
 		return r;
 	return onefd_file_init(ours.loop, &ours.file, reads.fd);
+}
+
+int onefd_setup(struct bench_run *run)
+{
+	return open_loop(run, 0);
+}
+
+int onefd_spin_setup(struct bench_run *run)
+{
+	return open_loop(run, 200);
 }
 
 /* The longest turn since @before was taken, as the upper edge of its bucket. */

@@ -80,7 +80,11 @@ struct onefd_config {
 	uint32_t flags;		/* ONEFD_NO_... */
 	void *ring_address;	/* page-aligned, unmapped: where to map the completion
 				 * ring; NULL: anywhere */
-	uint64_t reserved[3];
+	uint32_t spin_us;	/* most microseconds for which a blocking dispatch looks
+				 * for the answer to a single buffered read before it
+				 * sleeps: saves a wake, costs a processor. 0: none */
+	uint32_t pad;		/* zero */
+	uint64_t reserved[2];
 };
 
 /*
@@ -89,7 +93,7 @@ struct onefd_config {
  * kernel AIO, or with fs.aio-max-nr spent, still gets a loop: see
  * onefd_describe().
  * -EINVAL: an unknown flag, a reserved word not zero, depth over 65536,
- * threads over 1024, ring_address not page-aligned; -EMFILE, -ENFILE: out of
+ * threads over 1024, spin_us over 1000, ring_address not page-aligned; -EMFILE, -ENFILE: out of
  * descriptors (it takes three); -ENOMEM; -ENOSPC: as for a watch.
  */
 int onefd_new(struct onefd **ret, const struct onefd_config *config);

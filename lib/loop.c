@@ -15,6 +15,7 @@
 #define EVENTS_MOST 1024	/* fetched at a time, however large the budget */
 #define DEPTH_MOST 65536
 #define THREADS_MOST 1024
+#define SPIN_US_MOST 1000
 #define KNOWN_FLAGS (ONEFD_NO_KAIO | ONEFD_NO_RING | ONEFD_NO_NOWAIT | \
 		     ONEFD_NO_SYSFS | ONEFD_NO_PROC)
 
@@ -24,7 +25,8 @@ static int check_config(const struct onefd_config *config)
 {
 	if (config->flags & ~KNOWN_FLAGS)
 		return -EINVAL;
-	if (config->depth > DEPTH_MOST || config->threads > THREADS_MOST)
+	if (config->depth > DEPTH_MOST || config->threads > THREADS_MOST ||
+	    config->spin_us > SPIN_US_MOST || config->pad)
 		return -EINVAL;
 	if ((uintptr_t)config->ring_address % (uintptr_t)sysconf(_SC_PAGESIZE))
 		return -EINVAL;
@@ -140,6 +142,29 @@ static uint64_t shorten(struct onefd *loop, uint64_t timeout_ns, uint64_t now)
 	return timeout_ns;
 }
 
+/* Waits for the single buffered read that is out by looking, for as long as such
+ * reads have taken of late: what else happens is seen as soon. */
+static int spin(struct onefd *loop, uint64_t timeout_ns, uint64_t began)
+{
+	uint64_t most = requests_spin_ns(loop);
+	int count = 0;
+
+	most = most < timeout_ns ? most : timeout_ns;
+	while (!count && !requests_ready(loop) && sys.now() - began < most)
+		count = poller_wait(&loop->poller, 0);
+	return count;
+}
+
+static int wait_for_events(struct onefd *loop, uint64_t timeout_ns, uint64_t now)
+{
+	uint64_t wait = shorten(loop, timeout_ns, now);
+	int count = wait ? spin(loop, wait, now) : 0;
+
+	if (count)
+		return count;
+	return poller_wait(&loop->poller, wait ? shorten(loop, wait, now) : 0);
+}
+
 /* Timers run first, so that no other callback can stop one already due. */
 static int run_callbacks(struct onefd *loop, int count)
 {
@@ -178,7 +203,7 @@ static int turn(struct onefd *loop, uint64_t timeout_ns, uint64_t *clock)
 	if (requests_flush(loop) > 0)
 		*clock = sys.now();
 	busy = *clock - busy;
-	count = poller_wait(&loop->poller, shorten(loop, timeout_ns, *clock));
+	count = wait_for_events(loop, timeout_ns, *clock);
 	if (count < 0) {
 		loop->dispatching = false;
 		return count;

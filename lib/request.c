@@ -303,7 +303,7 @@ int requests_open(struct onefd *loop, const struct onefd_config *asked)
 	if (r < 0)
 		return r;
 	requests->pool = &requests->pool_engine.engine;
-	engine_pages_open(&requests->pages_engine, loop);
+	engine_pages_open(&requests->pages_engine, loop, config.spin_us);
 	requests->pages = &requests->pages_engine.engine;
 	if (config.flags & ONEFD_NO_KAIO)
 		requests->kaio_error = -EOPNOTSUPP;
@@ -347,6 +347,13 @@ bool requests_ready(struct onefd *loop)
 	       (requests->kaio && kaio_ready(&requests->kaio_engine, &requests->backlog)) ||
 	       (requests->polls &&
 		kaio_ready(&requests->polls_engine, &requests->polls_backlog));
+}
+
+uint64_t requests_spin_ns(const struct onefd *loop)
+{
+	const struct requests *requests = &loop->requests;
+
+	return requests->out == 1 ? engine_pages_spin_ns(&requests->pages_engine) : 0;
 }
 
 int requests_flush(struct onefd *loop)

@@ -35,6 +35,9 @@ void requests_close(struct onefd *loop);	/* nothing may be out */
 /* Whether requests_flush() or requests_dispatch() would do something now. */
 bool requests_ready(struct onefd *loop);
 
+/* For how long it is worth while to look for a completion before sleeping. */
+uint64_t requests_spin_ns(const struct onefd *loop);
+
 /* Sends what is queued; how many went. */
 int requests_flush(struct onefd *loop);
 

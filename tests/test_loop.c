@@ -67,7 +67,7 @@ START_TEST(bad_config_is_einval)
 	static const struct onefd_config bad[] = {
 		{ .flags = 1u << 31 }, { .depth = 65537 }, { .threads = 1025 },
 		{ .ring_address = (void *)8 }, { .reserved = { 1 } },
-		{ .reserved = { 0, 0, 1 } },
+		{ .reserved = { 0, 1 } }, { .spin_us = 1001 }, { .pad = 1 },
 	};
 	struct onefd *made = NULL;
 

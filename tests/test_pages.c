@@ -618,6 +618,113 @@ START_TEST(rwf_nowait_of_the_caller_is_answered_with_eagain)
 }
 END_TEST
 
+static int sleeps, looks;
+static _Atomic uint64_t skew;	/* added to what the clock says */
+
+static uint64_t skewed_now(void)
+{
+	return real.now() + skew;
+}
+
+/* Stands for epoll_pwait2(): counts who would sleep. */
+static int count_waits(int epfd, struct epoll_event *events, int count, uint64_t timeout_ns)
+{
+	if (timeout_ns)
+		sleeps++;
+	else
+		looks++;
+	return real.epoll_pwait2(epfd, events, count, timeout_ns);
+}
+
+static int count_plain_waits(int epfd, struct epoll_event *events, int count, int timeout_ms)
+{
+	if (timeout_ms)
+		sleeps++;
+	else
+		looks++;
+	return real.epoll_wait(epfd, events, count, timeout_ms);
+}
+
+static void make_spinning_loop(void)
+{
+	struct onefd_config config = *test_config();
+
+	set_up();
+	must(onefd_free(loop));
+	config.spin_us = 1000;
+	config.flags |= ONEFD_NO_KAIO;
+	must(onefd_new(&loop, &config));
+	must(onefd_file_init(loop, &file, file.fd));
+	file.device->trust = TRUST_NOWAIT;
+	file.warm = WARM_DONE;
+	sleeps = looks = 0;
+	skew = 0;
+	sys.now = skewed_now;
+	sys.epoll_pwait2 = count_waits;
+	sys.epoll_wait = count_plain_waits;
+}
+
+static void free_spinning_loop(void)
+{
+	tear_down();
+	sys.epoll_pwait2 = real.epoll_pwait2;
+	sys.epoll_wait = real.epoll_wait;
+	sys.now = real.now;
+}
+
+/* As long as pages come soon; and what else happens is seen at once. */
+START_TEST(a_spinning_loop_looks_before_it_sleeps)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	ask(job, 0, PAGE);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, PAGE);
+	ck_assert_int_gt(looks, 0);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(a_spinning_loop_sleeps_when_pages_take_long)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	shut[0] = true;
+	ask(job, 0, PAGE);
+	until_waited_for(0);
+	skew = 5000000;
+	open_page(0);
+	drain_jobs(loop, job, 1);
+
+	shut[1] = true;
+	ask(job, 1, PAGE);
+	until_waited_for(1);
+	looks = sleeps = 0;
+	ck_assert_int_eq(onefd_dispatch(loop, 1), 0);
+	ck_assert_int_eq(looks, 0);
+	ck_assert_int_gt(sleeps, 0);
+	open_page(1);
+	drain_jobs(loop, job, 1);
+	free_jobs(job, 1);
+}
+END_TEST
+
+START_TEST(a_dispatch_that_may_not_wait_does_not_spin)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	shut[0] = true;
+	ask(job, 0, PAGE);
+	until_waited_for(0);
+	looks = 0;
+	must(onefd_dispatch(loop, 0));
+	ck_assert_int_le(looks, 1);
+	open_page(0);
+	drain_jobs(loop, job, 1);
+	free_jobs(job, 1);
+}
+END_TEST
+
 START_TEST(scattered_buffers_are_filled_across_tries)
 {
 	struct job *job = make_jobs(1, 4 * PAGE);
@@ -664,5 +771,10 @@ int main(void)
 	tcase_add_test(tcase, a_long_read_keeps_no_turn);
 	tcase_add_test(tcase, rwf_nowait_of_the_caller_is_answered_with_eagain);
 	tcase_add_test(tcase, scattered_buffers_are_filled_across_tries);
+
+	tcase = add_case(suite, "spin", make_spinning_loop, free_spinning_loop);
+	tcase_add_test(tcase, a_spinning_loop_looks_before_it_sleeps);
+	tcase_add_test(tcase, a_spinning_loop_sleeps_when_pages_take_long);
+	tcase_add_test(tcase, a_dispatch_that_may_not_wait_does_not_spin);
 	return run_suite(suite);
 }
