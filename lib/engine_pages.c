@@ -340,6 +340,16 @@ static void go(struct pages_queue *queue)
 	leave(queue);
 }
 
+/* Off the loop's thread, with the lock. The lead may sleep because somebody else
+ * had all there was in hand, and had not done with it. */
+static void leave_the_rest(struct pages_queue *queue)
+{
+	if (!queue->idle || !oldest(queue))
+		return;
+	queue->idle = false;
+	(void)sem_post(&queue->more);
+}
+
 static void *deputy(void *arg);
 
 /* Any thread, with the lock. @life is what it does: -errno. */
@@ -383,6 +393,7 @@ static void *lead(struct pages_queue *queue)
 		wake_loop(&hand);
 		pthread_mutex_lock(&queue->lock);
 	}
+	leave_the_rest(queue);
 	go(queue);
 	return NULL;
 }

@@ -378,6 +378,44 @@ START_TEST(a_page_that_never_comes_holds_up_nobody)
 }
 END_TEST
 
+static atomic_int threads_made;
+
+static int count_thread(pthread_t *ret, void *(*fn)(void *), void *arg)
+{
+	threads_made++;
+	return real.thread(ret, fn, arg);
+}
+
+/* Who was relieved in a wait leaves half a read behind, and the next lead sleeps,
+ * for there was nothing that nobody waited for. */
+START_TEST(what_a_relieved_thread_leaves_is_waited_for)
+{
+	struct job *jobs = make_jobs(2, 2 * PAGE);
+
+	threads_made = 0;
+	sys.thread = count_thread;
+	for (int i = 0; i < 2; i++) {
+		shut[10 * i] = shut[10 * i + 1] = true;
+		ask(&jobs[i], 10 * i, 2 * PAGE);
+	}
+	until_waited_for(0);
+	until_waited_for(10);
+	/* The third lead makes its deputy before it looks: that is the fourth thread. */
+	while (threads_made < 4)
+		sched_yield();
+	open_page(0);
+	until_waited_for(1);
+	open_page(10);
+	until_waited_for(11);
+	open_page(1);
+	open_page(11);
+	drain_jobs(loop, jobs, 2);
+	for (int i = 0; i < 2; i++)
+		check_bytes(jobs[i].buf, 2 * PAGE, 10 * i * PAGE);
+	free_jobs(jobs, 2);
+}
+END_TEST
+
 START_TEST(a_loop_ends_while_a_thread_hangs_in_a_cancelled_page)
 {
 	struct onefd *other;
@@ -758,6 +796,7 @@ int main(void)
 	tcase_add_test(tcase, a_read_that_is_being_tried_is_cancelled);
 	tcase_add_test(tcase, a_request_may_be_used_again_while_its_old_page_hangs);
 	tcase_add_test(tcase, a_page_that_never_comes_holds_up_nobody);
+	tcase_add_test(tcase, what_a_relieved_thread_leaves_is_waited_for);
 	tcase_add_test(tcase, a_loop_ends_while_a_thread_hangs_in_a_cancelled_page);
 	tcase_add_test(tcase, the_end_of_the_file_is_a_short_count);
 	tcase_add_test(tcase, pages_that_vanish_again_are_read_all_the_same);
