@@ -135,7 +135,6 @@ void onefd_prep_sendfile(struct onefd_req *req, int sockfd, struct onefd_file *f
 {
 	if (!prep(req, OP_SENDFILE, file, offset))
 		return;
-	flight(req)->bytes = len;
 	flight(req)->call = (struct call){ .fd = sockfd, .flags = EPOLLOUT, .length = (off_t)len };
 }
 
@@ -170,7 +169,9 @@ static int check_buffers(const struct onefd_req *req)
 
 static int check_range(const struct onefd_req *req)
 {
-	uint64_t len = flight((struct onefd_req *)(uintptr_t)req)->bytes;
+	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
+	/* A sendfile that is submitted anew has had other things in @bytes. */
+	uint64_t len = req->op == OP_SENDFILE ? (uint64_t)f->call.length : f->bytes;
 
 	if (req->offset < 0 || len > SSIZE_MAX || len > (uint64_t)(INT64_MAX - req->offset))
 		return -EINVAL;

@@ -703,11 +703,12 @@ static void land_sendfile(struct onefd *loop, struct onefd_req *req)
 	/* UNTESTED: before Linux 4.18 kernel AIO has no poll. */
 	if (polled && r < 0)
 		f->flags |= FLIGHT_WORKER | FLIGHT_FULL;
-	else if (r == -EAGAIN)
+	else if (worked && r == WORK_FULL)
 		f->flags |= FLIGHT_FULL;
-	else if (r == -EOPNOTSUPP)
+	/* Of RWF_NOWAIT; from a worker, who did without, it is the answer. */
+	else if (!worked && r == -EOPNOTSUPP)
 		f->flags |= FLIGHT_WORKER;
-	else if (r < 0 || (worked && r == 1)) {
+	else if (r < 0 || (worked && r == WORK_END)) {
 		route_finish(loop, req, sendfile_result(req, r < 0 ? r : 0));
 		return;
 	}

@@ -126,17 +126,17 @@ ssize_t sendfile_work(struct onefd_req *req)
 
 	for (int i = 0; i < WORK_STEPS && left(req); i++) {
 		iov.iov_len = left(req) < sizeof bytes ? left(req) : sizeof bytes;
-		n = sys.preadv2(req->file->fd, &iov, 1, req->offset, 0);
+		n = sys.preadv2(req->file->fd, &iov, 1, req->offset, req->rw_flags);
 		if (n <= 0)
-			return n < 0 ? n : 1;
+			return n < 0 ? n : WORK_END;
 		sent = sys.send(flight(req)->call.fd, bytes, (size_t)n);
 		if (sent < 0)
-			return sent;
+			return sent == -EAGAIN ? WORK_FULL : sent;
 		req->offset += sent;
 		if (sent < n)
-			return -EAGAIN;
+			return WORK_FULL;
 	}
-	return 0;
+	return WORK_ON;
 }
 
 ssize_t sendfile_work_poll(struct onefd_req *req)

@@ -34,8 +34,11 @@ enum sent sendfile_try(struct onefd *loop, struct onefd_req *req, uint64_t *budg
 /* What is told when it ends with @error or, 0, for there is no more. */
 ssize_t sendfile_result(const struct onefd_req *req, ssize_t error);
 
+/* No errnos: a file system may answer any of those, -EAGAIN too. */
+enum { WORK_ON, WORK_END, WORK_FULL };
+
 /* Off the loop's thread: sends some, waiting for the disk and not for the
- * socket. 0: go on; 1: the file has ended; -EAGAIN: the socket is full. */
+ * socket. WORK_..., the last for a socket that is full, or -errno. */
 ssize_t sendfile_work(struct onefd_req *req);
 
 /* Off the loop's thread: waits a little for the socket, where kernel AIO cannot. */

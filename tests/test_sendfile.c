@@ -274,6 +274,48 @@ START_TEST(pages_that_never_stay_are_sent_too)
 }
 END_TEST
 
+/* A worker's errors are the caller's, also those that mean something in a try. */
+static ssize_t send_refused(int to, const void *buf, size_t len)
+{
+	(void)to, (void)buf, (void)len;
+	return -EOPNOTSUPP;
+}
+
+static ssize_t read_again(int of, const struct iovec *iov, size_t count, off_t offset, int flags)
+{
+	(void)of, (void)iov, (void)count, (void)offset, (void)flags;
+	return -EAGAIN;
+}
+
+START_TEST(errors_of_workers_are_told)
+{
+	struct onefd_config config = { .flags = ONEFD_NO_NOWAIT };
+	struct onefd *usual = loop;
+
+	must(onefd_new(&loop, &config));
+	open_file(0, PAGE);
+	open_socket(0);
+	sys.send = send_refused;
+	ck_assert_int_eq(send_all(0, PAGE), -EOPNOTSUPP);
+	sys.send = real.send;
+	sys.preadv2 = read_again;
+	ck_assert_int_eq(send_all(0, PAGE), -EAGAIN);
+	close_all();
+	must(onefd_free(loop));
+	loop = usual;
+}
+END_TEST
+
+START_TEST(submitted_anew_its_range_is_looked_at_anew)
+{
+	open_file(_i, PAGE);
+	open_socket(0);
+	ck_assert_int_eq(send_all(0, SSIZE_MAX), PAGE);
+	ck_assert_int_eq(onefd_submit(loop, &job->req, job_done), -EINVAL);
+	close_all();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("sendfile");
@@ -290,5 +332,7 @@ int main(void)
 	tcase_add_loop_test(tcase, direct_files_are_not_sent, 0, count);
 	tcase_add_loop_test(tcase, poorer_loops_send_it_all_the_same, 0, count);
 	tcase_add_loop_test(tcase, pages_that_never_stay_are_sent_too, 0, count);
+	tcase_add_test(tcase, errors_of_workers_are_told);
+	tcase_add_loop_test(tcase, submitted_anew_its_range_is_looked_at_anew, 0, count);
 	return run_suite(suite);
 }
