@@ -351,7 +351,7 @@ struct onefd_file {
 	uint16_t refused, warm;
 	uint32_t peers;
 	uint16_t cold, asked;
-	uint32_t balked, pad;
+	uint32_t balked, false_ends;
 	uint64_t reserved[2];
 };
 

@@ -155,6 +155,9 @@ static enum verdict judge(struct onefd *loop, struct onefd_req *req, ssize_t n)
 		return finish(loop, req, 0);
 	if (n > 0)
 		return VERDICT_LATER;
+	/* Or somebody has cut the file since. */
+	if (n == 0 && !is_end(req))
+		(void)file_learn_size(req->file);
 	if (n == 0 && !is_end(req)) {
 		flight(req)->marks |= MARK_END;
 		return miss(loop, req);

@@ -28,6 +28,9 @@
 
 /* Most bytes that one flush copies out of the page cache. */
 #define COPY_MOST (1u << 20)
+/* A file may be cut and grow again while it is read: it takes so many false ends
+ * to show that it is the kernel that tells them. */
+#define FALSE_ENDS 4
 
 /* What one flush hands to the engines. */
 struct sorted {
@@ -573,6 +576,7 @@ static void settle(struct onefd *loop, struct onefd_req *req)
 	if (f->flags & FLIGHT_SENDFILE)
 		req->op = OP_SENDFILE;
 	f->flags = 0;
+	f->marks = 0;
 	f->done = 0;	/* it may be submitted anew as it is */
 }
 
@@ -663,7 +667,8 @@ static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
 	loop->stats.readaheads += (f->marks & MARK_READAHEAD) != 0;
 	if (f->marks & MARK_FALSE_END) {
 		loop->stats.false_ends++;
-		req->file->refused |= 1u << 0;
+		if (++req->file->false_ends >= FALSE_ENDS)
+			req->file->refused |= 1u << 0;
 	}
 	f->marks = 0;
 	if (f->flags & FLIGHT_TRY)
