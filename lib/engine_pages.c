@@ -122,7 +122,8 @@ static bool step(struct pages_queue *queue, struct onefd_req *req, ssize_t *answ
 	f->marks = n == 0 ? f->marks | MARK_END : f->marks & ~MARK_END;
 	/* What came before an error is told first, as pread(2) does. */
 	*answer = f->done && n != -EOPNOTSUPP ? (ssize_t)f->done : n;
-	if (f->done == f->bytes || (n < 0 && n != -EAGAIN))
+	/* A plain read may answer -EAGAIN, too: what a FUSE server said is passed on. */
+	if (f->done == f->bytes || (n < 0 && (plain || n != -EAGAIN)))
 		return true;
 	if (n > 0 && (uint64_t)n < asked)
 		read_ahead(queue, req);

@@ -30,6 +30,7 @@ static bool shut[PAGES];	/* does not come until it is opened */
 static int waits[PAGES];	/* threads that wait for it now */
 static atomic_int plain_reads, tries, readaheads, longest_try;
 static atomic_long lowest_try;
+static int plain_answers;	/* instead of what the file says; 0: nothing */
 static int try_answers;		/* instead of what the cache says; 0: nothing */
 static int missing_answers;
 static bool ends_falsely;
@@ -106,6 +107,8 @@ static ssize_t play_preadv2(int fd, const struct iovec *iov, size_t count, off_t
 	}
 	ck_assert(!pthread_equal(pthread_self(), loop_thread));
 	plain_reads++;
+	if (plain_answers)
+		return plain_answers;
 	pthread_mutex_lock(&lock);
 	bring(offset, length);
 	pthread_mutex_unlock(&lock);
@@ -168,7 +171,7 @@ static void set_up(void)
 	memset(waits, 0, sizeof waits);
 	plain_reads = tries = readaheads = longest_try = 0;
 	lowest_try = LONG_MAX;
-	try_answers = missing_answers = 0;
+	try_answers = plain_answers = missing_answers = 0;
 	ends_falsely = tries_hang = hanging = false;
 	sys.preadv2 = play_preadv2;
 	sys.missing = play_missing;
@@ -471,6 +474,20 @@ START_TEST(pages_that_vanish_again_are_read_all_the_same)
 	drain_jobs(loop, job, 1);
 	ck_assert_int_eq(job->res, 2 * PAGE);
 	check_bytes(job->buf, 2 * PAGE, 0);
+	free_jobs(job, 1);
+}
+END_TEST
+
+/* As a FUSE server may. It is no reason to ask it over and over. */
+START_TEST(a_plain_read_that_says_eagain_is_an_answer)
+{
+	struct job *job = make_jobs(1, PAGE);
+
+	plain_answers = -EAGAIN;
+	ask(job, 0, PAGE);
+	drain_jobs(loop, job, 1);
+	ck_assert_int_eq(job->res, -EAGAIN);
+	ck_assert_int_le(plain_reads, 4);
 	free_jobs(job, 1);
 }
 END_TEST
@@ -830,6 +847,7 @@ int main(void)
 	tcase_add_test(tcase, a_loop_ends_while_a_thread_hangs_in_a_cancelled_page);
 	tcase_add_test(tcase, the_end_of_the_file_is_a_short_count);
 	tcase_add_test(tcase, pages_that_vanish_again_are_read_all_the_same);
+	tcase_add_test(tcase, a_plain_read_that_says_eagain_is_an_answer);
 	tcase_add_test(tcase, a_miss_without_readahead_is_found_out);
 	tcase_add_test(tcase, a_miss_with_readahead_is_not_asked_for_again);
 	tcase_add_test(tcase, a_false_end_is_no_end);
