@@ -44,14 +44,15 @@ void prefetch_ahead(struct onefd_req *req)
 	struct flight *f = flight(req);
 	/* A sendfile will want what follows, too. */
 	off_t end = f->flags & FLIGHT_SENDFILE ? f->end : req->offset + (off_t)f->bytes;
-	off_t far = req->offset + (off_t)f->done + PREFETCH_AHEAD;
+	off_t at = req->offset + (off_t)f->done;
 
-	if (end > far)
-		end = far;
-	while (f->ahead < end) {
+	/* Whole pieces, also where that is further ahead: or each step of a few
+	 * pages would ask for as few. */
+	while (f->ahead < end && f->ahead - at < (off_t)PREFETCH_AHEAD) {
+		off_t piece = end - f->ahead < (off_t)PIECE ? end - f->ahead : (off_t)PIECE;
+
 		/* It fails where the file system has none: the reads do then. */
-		(void)sys.readahead(req->file->fd, f->ahead,
-				    end - f->ahead < PIECE ? (size_t)(end - f->ahead) : PIECE);
-		f->ahead += PIECE;
+		(void)sys.readahead(req->file->fd, f->ahead, (uint64_t)piece);
+		f->ahead += piece;
 	}
 }

@@ -116,6 +116,7 @@ START_TEST(it_is_short_at_the_end_of_the_file)
 	check_resident(PAGE, 9 * PAGE + 123);
 	ck_assert_int_eq(prefetch(10 * PAGE + 123, 1), 0);
 	ck_assert_int_eq(prefetch(LARGE, 1), 0);
+	ck_assert_int_eq(prefetch(LLONG_MAX - PAGE, PAGE), 0);
 	ck_assert_int_eq(prefetch(0, 0), 0);
 	close(fd);
 }
@@ -153,6 +154,38 @@ START_TEST(what_readahead_left_out_is_waited_for)
 	sys.readahead = no_readahead;
 	ck_assert_int_eq(prefetch(0, LARGE), LARGE);
 	check_resident(0, LARGE);
+	close(fd);
+}
+END_TEST
+
+static _Atomic off_t asked_to;
+static atomic_int gaps;
+
+static int readahead_in_order(int of, off_t offset, uint64_t len)
+{
+	gaps += asked_to != offset;
+	asked_to = offset + (off_t)len;
+	return real.readahead(of, offset, len);
+}
+
+/* Two pages of each step, as if the rest had not come yet. */
+static ssize_t read_two_pages(int of, const struct iovec *iov, size_t count, off_t offset,
+			      int flags)
+{
+	return real.preadv2(of, iov, count > 1 ? 1 : count, offset, flags);
+}
+
+START_TEST(all_of_it_is_asked_for_however_slowly_it_comes)
+{
+	open_cold(_i, LARGE + 123);
+	if (has_nowait()) {
+		evict();
+		sys.readahead = readahead_in_order;
+		sys.preadv2 = read_two_pages;
+		ck_assert_int_eq(prefetch(0, LARGE + 123), LARGE + 123);
+		ck_assert_int_eq(gaps, 0);
+		ck_assert_int_eq(asked_to, LARGE + 123);
+	}
 	close(fd);
 }
 END_TEST
@@ -367,6 +400,7 @@ int main(void)
 	tcase_add_loop_test(tcase, it_is_short_at_the_end_of_the_file, 0, count);
 	tcase_add_loop_test(tcase, what_is_there_takes_no_thread, 0, count);
 	tcase_add_loop_test(tcase, what_readahead_left_out_is_waited_for, 0, count);
+	tcase_add_loop_test(tcase, all_of_it_is_asked_for_however_slowly_it_comes, 0, count);
 	tcase_add_loop_test(tcase, cancel_is_in_time_wherever_it_stands, 0, count);
 	tcase_add_loop_test(tcase, cancel_is_in_time_in_the_middle_of_a_try, 0, count);
 	tcase_add_loop_test(tcase, truncated_below_it_ends, 0, count);
