@@ -102,8 +102,8 @@ int onefd_new(struct onefd **ret, const struct onefd_config *config);
  * Stops what is still started, then frees the loop; NULL is fine. The objects
  * themselves stay the caller's, stopped. Kernel contexts are destroyed on
  * another thread, for that blocks.
- * -EBUSY: requests are out or tasks undelivered (see onefd_drain()), or called
- * from inside a callback; nothing has changed then.
+ * -EBUSY: requests are out or tasks undelivered (see onefd_drain()), a stream
+ * is started, or called from inside a callback; nothing has changed then.
  */
 int onefd_free(struct onefd *loop);
 

@@ -43,6 +43,7 @@ struct onefd {
 	struct names names;
 	struct requests requests;
 	struct sender sender;
+	size_t streams;			/* started: the last callback is due */
 	struct onefd_stats stats;
 };
 

@@ -118,7 +118,8 @@ int onefd_free(struct onefd *loop)
 		return 0;
 	if (!loop_is_ours(loop))
 		return -ECHILD;
-	if (loop->dispatching || undelivered(loop))
+	/* A stream may have nothing out, for its reader has all the chunks. */
+	if (loop->dispatching || undelivered(loop) || loop->streams)
 		return -EBUSY;
 	close_rooms(loop);
 	sys.free(loop);

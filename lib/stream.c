@@ -182,6 +182,7 @@ static void advance(struct onefd_stream *stream)
 	if (!(stream->flags & STREAM_OVER) || stream->reading || stream->flags & STREAM_POSTED)
 		return;
 	stream->flags = 0;
+	stream->loop->streams--;
 	stream->fn(stream, NULL);
 }
 
@@ -216,13 +217,20 @@ static void on_task(struct onefd_task *task)
 
 /* ---- the caller's calls ------------------------------------------------ */
 
+/* Where a range may end: in whole blocks that must be an offset still. */
+static off_t most(const struct onefd_file *file)
+{
+	return file->flags & ONEFD_FILE_DIRECT ? INT64_MAX - INT64_MAX % file->off_align :
+						 INT64_MAX;
+}
+
 static int check(const struct onefd *loop, const struct onefd_stream *stream,
 		 const struct onefd_file *file, off_t offset, off_t length)
 {
 	if (!stream->fn || !stream->chunks || !stream->count || !stream->memory ||
 	    !stream->size || file->loop != loop || offset < 0)
 		return -EINVAL;
-	return length > 0 && length > INT64_MAX - offset ? -EINVAL : 0;
+	return length > 0 && length > most(file) - offset ? -EINVAL : 0;
 }
 
 static void reset(struct onefd_stream *stream)
@@ -260,11 +268,12 @@ int onefd_stream_start(struct onefd *loop, struct onefd_stream *stream,
 	stream->loop = loop;
 	stream->file = file;
 	stream->offset = stream->next = offset;
-	stream->end = length < 0 ? INT64_MAX - INT64_MAX % file->off_align : offset + length;
+	stream->end = length < 0 ? most(file) : offset + length;
 	r = read_ahead(stream);
 	if (r < 0)
 		return r;
 	stream->flags = STREAM_STARTED;
+	loop->streams++;
 	if (stream->next >= stream->end && !stream->reading) {
 		stream->flags |= STREAM_OVER;
 		post(stream);
@@ -290,7 +299,8 @@ void onefd_stream_release(struct onefd_chunk *chunk)
 	if (!(stream->flags & STREAM_STARTED) || stream->flags & STREAM_OVER)
 		return;
 	if (is_starved(stream) && stream->ahead < stream->count)
-		stream->ahead = stream->ahead * 2 < stream->count ? stream->ahead * 2 : stream->count;
+		stream->ahead = stream->ahead * 2 < stream->count ? stream->ahead * 2 :
+								    stream->count;
 	if (read_ahead(stream) < 0)
 		post(stream);
 }

@@ -552,6 +552,43 @@ START_TEST(last_callback_may_start_it_again)
 }
 END_TEST
 
+/* Or what its reader releases later would be read into by a loop that is gone. */
+START_TEST(loop_is_not_freed_under_a_reader_with_all_the_chunks)
+{
+	struct reader reader;
+
+	open_reader(&reader, make_file(0, 9 * SIZE, O_RDONLY), 2, SIZE, 0);
+	reader.then = hold;
+	must(start(&reader, 0, -1));
+	while (reader.holding < 2)
+		must(onefd_dispatch(loop, -1));
+	must(onefd_drain(loop, -1));
+	ck_assert_int_eq(onefd_free(loop), -EBUSY);
+	stop(&reader);
+	must(onefd_drain(loop, -1));
+	ck_assert_int_eq(reader.res, -ECANCELED);
+	release(reader.held[0]);
+	close_reader(&reader);
+}
+END_TEST
+
+START_TEST(direct_range_ends_at_a_whole_block)
+{
+	struct reader reader;
+
+	if (!has_direct(_i))
+		skip("no O_DIRECT here");
+	open_reader(&reader, make_file(_i, SIZE, O_RDONLY | O_DIRECT), 2, SIZE, 0);
+	ck_assert_int_eq(start(&reader, 0, LLONG_MAX), -EINVAL);
+	ck_assert_int_eq(start(&reader, LLONG_MAX, 1), -EINVAL);
+	ck_assert_int_eq(run(&reader, LLONG_MAX, 0), 0);
+	ck_assert_int_eq(run(&reader, LLONG_MAX, -1), 0);
+	ck_assert_int_eq(run(&reader, 0, LLONG_MAX - LLONG_MAX % 4096), 0);
+	ck_assert_int_eq(reader.at, SIZE);
+	close_reader(&reader);
+}
+END_TEST
+
 struct owned {
 	struct onefd_stream stream;
 	struct onefd_chunk chunks[3];
@@ -738,6 +775,8 @@ int main(void)
 	tcase_add_test(tcase, bad_arguments_are_refused);
 	tcase_add_test(tcase, flags_go_with_every_read);
 	tcase_add_test(tcase, last_callback_may_start_it_again);
+	tcase_add_test(tcase, loop_is_not_freed_under_a_reader_with_all_the_chunks);
+	tcase_add_loop_test(tcase, direct_range_ends_at_a_whole_block, 0, count);
 	tcase_add_test(tcase, last_callback_may_free_all);
 	tcase_add_loop_test(tcase, short_reads_within_the_file_are_continued, 0, count);
 	tcase_add_loop_test(random, whatever_the_reader_does_it_gets_the_file, 0, count);
