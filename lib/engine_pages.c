@@ -194,7 +194,8 @@ static bool attempt(struct hand *hand, struct onefd_req *req, try_fn *try_it,
 
 	f->busy = true;
 	pthread_mutex_unlock(&queue->lock);
-	if (hand->crowd >= CROWD)
+	/* Nor may what is done wait for a try that itself may wait. */
+	if (hand->crowd >= CROWD || try_it != step || f->rounds > ROUNDS)
 		wake_loop(hand);
 	answered = try_it(queue, req, &answer);
 	pthread_mutex_lock(&queue->lock);

@@ -492,6 +492,39 @@ START_TEST(a_plain_read_that_says_eagain_is_an_answer)
 }
 END_TEST
 
+/* Reads the extents in: as slow as the disk, or slower. */
+static int hang_in_ioctl(int fd, unsigned long request, void *arg)
+{
+	(void)fd, (void)request, (void)arg;
+	pthread_mutex_lock(&lock);
+	bring((PAGES - 1) * PAGE, PAGE);
+	pthread_mutex_unlock(&lock);
+	return -ENOTTY;
+}
+
+START_TEST(what_is_done_does_not_wait_for_the_extents_of_another)
+{
+	struct job *jobs = make_jobs(2, PAGE);
+
+	sys.ioctl = hang_in_ioctl;
+	shut[0] = shut[PAGES - 1] = true;
+	ask(&jobs[0], 0, PAGE);
+	until_waited_for(0);
+	file.device->trust = TRUST_WARM;
+	file.warm = WARM_COLD;
+	ask(&jobs[1], 1, PAGE);
+	must(onefd_flush(loop));
+	open_page(0);
+	while (!jobs[0].calls)
+		must(onefd_dispatch(loop, -1));
+	ck_assert_int_eq(jobs[1].calls, 0);
+	open_page(PAGES - 1);
+	drain_jobs(loop, jobs, 2);
+	sys.ioctl = real.ioctl;
+	free_jobs(jobs, 2);
+}
+END_TEST
+
 START_TEST(a_miss_without_readahead_is_found_out)
 {
 	struct job *jobs = make_jobs(32, PAGE);
@@ -848,6 +881,7 @@ int main(void)
 	tcase_add_test(tcase, the_end_of_the_file_is_a_short_count);
 	tcase_add_test(tcase, pages_that_vanish_again_are_read_all_the_same);
 	tcase_add_test(tcase, a_plain_read_that_says_eagain_is_an_answer);
+	tcase_add_test(tcase, what_is_done_does_not_wait_for_the_extents_of_another);
 	tcase_add_test(tcase, a_miss_without_readahead_is_found_out);
 	tcase_add_test(tcase, a_miss_with_readahead_is_not_asked_for_again);
 	tcase_add_test(tcase, a_false_end_is_no_end);
