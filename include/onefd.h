@@ -473,8 +473,8 @@ int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
 
 /*
  * 0: fn will run with -ECANCELED, in a later dispatch. -EBUSY: too late, a
- * device or a worker has it, fn will run with what came of it. -EINVAL: it is
- * not out. Constant time.
+ * device or a worker has it, fn will run with what came of it; or it is cancelled
+ * already. -EINVAL: it is not out. Constant time.
  */
 int onefd_cancel(struct onefd_req *req);
 

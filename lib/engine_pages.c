@@ -599,10 +599,10 @@ static int pages_cancel(struct engine *engine, struct onefd_req *req)
 	bool waits, out;
 
 	pthread_mutex_lock(&queue->lock);
-	/* In no list: handed back. */
-	out = !list_empty(&req->link);
+	/* In no list: handed back. Dropped: cancelled before. */
+	out = !list_empty(&req->link) && !f->dropped;
 	waits = out && !f->busy;
-	f->dropped = out && !waits;
+	f->dropped |= out && !waits;
 	if (waits && f->awaiting)
 		f->awaiting->awaited = NULL;
 	if (waits)

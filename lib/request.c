@@ -238,6 +238,7 @@ int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
 int onefd_cancel(struct onefd_req *req)
 {
 	struct onefd *loop = req ? req->loop : NULL;
+	bool sendfile;
 	int r;
 
 	if (!loop || req->state == STATE_PREPARED)
@@ -253,13 +254,15 @@ int onefd_cancel(struct onefd_req *req)
 	}
 	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)
 		return -EBUSY;
+	sendfile = flight(req)->flags & FLIGHT_SENDFILE;
+	if (sendfile && flight(req)->stopped)
+		return -EBUSY;
 	r = flight(req)->engine->ops->cancel(flight(req)->engine, req);
-	/* A worker has it, but not for the whole of it. */
-	if (r == -EBUSY && flight(req)->flags & FLIGHT_SENDFILE) {
-		flight(req)->stopped = true;
-		return 0;
-	}
-	return r;
+	if (!sendfile)
+		return r;
+	/* A worker may have it, but not for the whole of it. */
+	flight(req)->stopped = true;
+	return 0;
 }
 
 int onefd_flush(struct onefd *loop)

@@ -329,6 +329,7 @@ START_TEST(a_read_that_is_being_tried_is_cancelled)
 			tried = hanging;
 		}
 		ck_assert_int_eq(job_cancel(&jobs[0]), 0);
+		ck_assert_int_eq(job_cancel(&jobs[0]), -EBUSY);
 		pthread_mutex_lock(&lock);
 		tries_hang = false;
 		pthread_cond_broadcast(&changed);

@@ -173,6 +173,7 @@ START_TEST(cancelled_it_says_how_far_it_came)
 			must(onefd_dispatch(loop, turns < 20 ? 0 : 1));
 		ck_assert_int_eq(job->calls, 0);
 		ck_assert_int_eq(job_cancel(job), 0);
+		ck_assert_int_eq(job_cancel(job), -EBUSY);
 		ck_assert_int_eq(finish(), -ECANCELED);
 		ck_assert_int_eq(received, job->req.offset);
 		close_all();
@@ -247,6 +248,7 @@ START_TEST(poorer_loops_send_it_all_the_same)
 		start(0, LARGE);
 		(void)fill_up();
 		ck_assert_int_eq(job_cancel(job), 0);
+		ck_assert_int_eq(job_cancel(job), -EBUSY);
 		ck_assert_int_eq(finish(), -ECANCELED);
 		close_all();
 		must(onefd_free(loop));
