@@ -465,9 +465,10 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * it at the end of the turn, or at onefd_flush().
  * Refused here, fn will not run: -EBUSY: it is out already; -EINVAL: never
  * prepared, no fn, no file, a NULL iovec, path, statx or call, a file of
- * another loop, and for reads, writes, prefetches, sendfiles: a negative offset, more than IOV_MAX
- * (1024) buffers, lengths that add up past SSIZE_MAX or reach past the largest
- * offset, in whole blocks if O_DIRECT. Whatever the kernel finds wrong later comes in res.
+ * another loop, and for reads, writes, prefetches, sendfiles: a negative
+ * offset, more than IOV_MAX (1024) buffers, lengths that add up past SSIZE_MAX
+ * or reach past the largest offset, in whole blocks if O_DIRECT. Whatever the
+ * kernel finds wrong later comes in res.
  */
 int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
 
@@ -540,7 +541,8 @@ void onefd_stream_init(struct onefd_stream *stream, onefd_stream_fn *fn,
  * released all it had and finds none ready, up to @count; chunks not released
  * are not read into. Allocates nothing.
  * -EBUSY: started already; -EINVAL: no fn, chunks or memory, a negative offset,
- * a range past the largest offset, a file of another loop.
+ * a range past the largest offset, in whole blocks if O_DIRECT, a file of
+ * another loop.
  */
 int onefd_stream_start(struct onefd *loop, struct onefd_stream *stream,
 		       struct onefd_file *file, off_t offset, off_t length);
@@ -551,10 +553,10 @@ void onefd_stream_release(struct onefd_chunk *chunk);
 
 /*
  * No more chunks: fn runs once more, without one and with res set to
- * -ECANCELED, in a later dispatch (in this one, if called from fn), when the
- * reads that are under way have ended: a device cannot be told to stop writing to memory.
- * Chunks that the reader has stay its own until then. Stopping what is not
- * started does nothing.
+ * -ECANCELED, when the reads that are under way have ended: a device cannot be
+ * told to stop writing to memory. That is in a later dispatch, or later in the
+ * one that this is called from. Chunks that the reader has stay its own until
+ * then. Stopping what is not started does nothing.
  */
 void onefd_stream_stop(struct onefd_stream *stream);
 

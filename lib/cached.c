@@ -215,8 +215,9 @@ static bool is_worth_a_batch(const struct onefd *loop, const struct onefd_req *r
 	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
 
 	/* The block layer plugs from three on. */
-	return req->op == OP_READ && !(f->flags & FLIGHT_SENDFILE) && req->file->cold >= COLD && loop->requests.out > 2 &&
-	       loop->requests.kaio && !f->done && f->bytes <= PIECE && !(req->rw_flags & RWF_NOWAIT);
+	return req->op == OP_READ && !(f->flags & FLIGHT_SENDFILE) && req->file->cold >= COLD &&
+	       loop->requests.out > 2 && loop->requests.kaio && !f->done && f->bytes <= PIECE &&
+	       !(req->rw_flags & RWF_NOWAIT);
 }
 
 /* Not to be tried here, or no further. */

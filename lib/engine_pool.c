@@ -3,9 +3,9 @@
  *
  * A lane is a queue with a few threads of its own, made on demand, so that a
  * hung open of a dead mount delays no read; reads and writes have a lane for
- * each device, for one that has stopped keeps all it is given. What a worker runs stands in the
- * request (flight.work); this file only carries: in by the lane's queue, back
- * by a stack that takes no lock.
+ * each device, for one that has stopped keeps all it is given. What a worker
+ * runs stands in the request (flight.work); this file only carries: in by the
+ * lane's queue, back by a stack that takes no lock.
  *
  * The queue has a lock, and a worker may be preempted while it holds it, for
  * milliseconds on a busy machine. So the loop's thread only ever tries it: what

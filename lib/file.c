@@ -189,7 +189,8 @@ int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd)
 	fresh.flags |= flags & O_DIRECT ? ONEFD_FILE_DIRECT : 0;
 	fresh.flags |= flags & O_APPEND ? ONEFD_FILE_APPEND : 0;
 	fresh.size = st.stx_size;
-	fresh.warm = st.stx_size <= INLINE_EXTENTS * (uint64_t)st.stx_blksize ? WARM_DONE : WARM_COLD;
+	fresh.warm = st.stx_size <= INLINE_EXTENTS * (uint64_t)st.stx_blksize ? WARM_DONE :
+										 WARM_COLD;
 	fresh.data = file->data;
 	*file = fresh;
 	list_init(&file->writes);

@@ -45,7 +45,8 @@ struct sys_calls {
 	int (*io_setup)(int depth, io_context_t *ctx);
 	int (*io_destroy)(io_context_t ctx);
 	int (*io_submit)(io_context_t ctx, long count, struct iocb **batch);
-	int (*io_getevents)(io_context_t ctx, long count, struct io_event *events);	/* does not wait */
+	/* Does not wait. */
+	int (*io_getevents)(io_context_t ctx, long count, struct io_event *events);
 	int (*io_cancel)(io_context_t ctx, struct iocb *iocb);
 
 	ssize_t (*preadv2)(int fd, const struct iovec *iov, size_t count,
