@@ -123,7 +123,8 @@ static void describe_names(const struct onefd *loop, FILE *out)
 	else if (names->error == -EPERM)
 		fprintf(out, "names: by workers, for openat2 is forbidden here\n");
 	else
-		fprintf(out, "names: by workers, for this kernel is older than Linux 6.8\n");
+		fprintf(out, "names: by workers, for openat2 with RESOLVE_CACHED, or statx "
+			     "with STATX_MNT_ID_UNIQUE (Linux 6.8), is not to be had here\n");
 }
 
 static void describe_device(const struct onefd_device *device, FILE *out)

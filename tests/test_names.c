@@ -381,18 +381,25 @@ static int forbidden(int dirfd, const char *path, int flags)
 	return -EPERM;
 }
 
+/* Docker's and systemd's filters can say so on any kernel. */
+static int unknown(int dirfd, const char *path, int flags)
+{
+	(void)forbidden(dirfd, path, flags);
+	return -ENOSYS;
+}
+
 START_TEST(filter_is_asked_once)
 {
 	char path[PATH_MAX], *text;
 
 	make_named(0, path);
-	sys.open_cached = forbidden;
+	sys.open_cached = _i ? unknown : forbidden;
 	for (int i = 0; i < 3; i++)
 		learn(path);
 	ck_assert_int_eq(asked, 1);
 	ck_assert_uint_eq(answered(), 0);
 	text = describe(loop);
-	ck_assert_ptr_nonnull(strstr(text, "names: by workers"));
+	ck_assert_ptr_nonnull(strstr(text, "names: by workers, for openat2"));
 	free(text);
 	unlink(path);
 }
@@ -473,7 +480,7 @@ int main(void)
 	tcase_add_loop_test(tcase, lease_is_waited_for_in_a_worker, 0, places);
 	tcase_add_loop_test(tcase, unknown_mount_is_left_to_workers, 0, places);
 	tcase_add_test(tcase, next_mount_is_another);
-	tcase_add_test(tcase, filter_is_asked_once);
+	tcase_add_loop_test(tcase, filter_is_asked_once, 0, 2);
 	tcase_add_test(tcase, last_descriptor_is_the_callers);
 	tcase_add_test(tcase, flush_takes_no_more_than_its_time);
 	return run_suite(suite);
