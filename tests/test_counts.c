@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 
 #include "../lib/sys.h"
 
@@ -220,6 +221,85 @@ START_TEST(reads_sent_again_from_callbacks_allocate_nothing)
 }
 END_TEST
 
+static struct onefd_chunk chunks[4];
+static int wanted;
+
+static void read_on(struct onefd_stream *stream, struct onefd_chunk *chunk)
+{
+	if (chunk) {
+		wanted--;
+		onefd_stream_release(chunk);
+		return;
+	}
+	if (stream->res || stream->offset != DEPTH * BLOCK)
+		ck_abort_msg("%d at %lld", stream->res, (long long)stream->offset);
+	if (wanted > 0)
+		must(onefd_stream_start(loop, stream, &file, 0, DEPTH * BLOCK));
+}
+
+static void read_stream(struct onefd_stream *stream, int count)
+{
+	wanted = count;
+	must(onefd_stream_start(loop, stream, &file, 0, DEPTH * BLOCK));
+	must(onefd_drain(loop, -1));
+}
+
+START_TEST(streams_allocate_nothing)
+{
+	struct onefd_stream stream;
+	void *memory = aligned(4 * BLOCK);
+
+	open_jobs(_i, has_direct(_i) ? O_DIRECT : 0);
+	onefd_stream_init(&stream, read_on, chunks, 4, memory, BLOCK);
+	read_stream(&stream, 4 * DEPTH);
+	counting = true;
+	read_stream(&stream, REQUESTS);
+	counting = false;
+	ck_assert_int_le(wanted, 0);
+	ck_assert_uint_eq(allocations, 0);
+	free(memory);
+	close_jobs();
+}
+END_TEST
+
+/* All of the file each time, by a socket that is full again and again. */
+static void send_file(const int ends[2], int count)
+{
+	static char bytes[DEPTH * BLOCK];
+	struct onefd_req *req = &jobs[0].req;
+
+	while (count--) {
+		onefd_prep_sendfile(req, ends[0], &file, 0, DEPTH * BLOCK);
+		job_submit(loop, &jobs[0]);
+		for (ssize_t got = 0; !jobs[0].calls || got < DEPTH * BLOCK;) {
+			ssize_t n = recv(ends[1], bytes, sizeof bytes, MSG_DONTWAIT);
+
+			got += n > 0 ? n : 0;
+			must(onefd_dispatch(loop, jobs[0].calls || n > 0 ? 0 : 1));
+		}
+		if (jobs[0].res != DEPTH * BLOCK)
+			ck_abort_msg("%zd", jobs[0].res);
+	}
+}
+
+START_TEST(sendfiles_allocate_nothing)
+{
+	int ends[2], small = BLOCK;
+
+	open_jobs(_i, 0);
+	must_libc(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+	must_libc(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small));
+	send_file(ends, 10);
+	counting = true;
+	send_file(ends, 100);
+	counting = false;
+	ck_assert_uint_eq(allocations, 0);
+	close(ends[0]);
+	close(ends[1]);
+	close_jobs();
+}
+END_TEST
+
 /* Whether reads of the file have come to go by kernel AIO from the loop's own
  * thread; ext4 needs its extents read in first. */
 static bool goes_by_kaio(void)
@@ -316,6 +396,8 @@ int main(void)
 	tcase_add_loop_test(tcase, direct_reads_allocate_nothing, 0, places);
 	tcase_add_loop_test(tcase, buffered_reads_allocate_nothing, 0, places);
 	tcase_add_loop_test(tcase, reads_sent_again_from_callbacks_allocate_nothing, 0, places);
+	tcase_add_loop_test(tcase, streams_allocate_nothing, 0, places);
+	tcase_add_loop_test(tcase, sendfiles_allocate_nothing, 0, places);
 	tcase_add_loop_test(tcase, direct_batches_of_32_cost_under_a_tenth_of_a_call_each, 0, places);
 	return run_suite(suite);
 }
