@@ -82,6 +82,10 @@ struct learned {
 #define FLIGHT_PARTLY	(1u << 13)	/* part of it is written: too late to cancel */
 #define FLIGHT_SENDFILE	(1u << 14)	/* a sendfile, whatever it is just now */
 #define FLIGHT_FULL	(1u << 15)	/* ... whose socket takes no more */
+_Static_assert(FLIGHT_TRY + FLIGHT_WORKER + FLIGHT_WARM + FLIGHT_SLOT + FLIGHT_ADMITTED +
+	       FLIGHT_PEER + FLIGHT_HELD + FLIGHT_REWRITE + FLIGHT_CANCEL +
+	       FLIGHT_CACHE + FLIGHT_TRIED + FLIGHT_WIDE + FLIGHT_LEARN + FLIGHT_PARTLY +
+	       FLIGHT_SENDFILE + FLIGHT_FULL == 0xffff, "two share a bit");
 
 /* Bits of flight.marks: changed by whoever tries it, without a lock. */
 #define MARK_END	(1u << 0)	/* the last try answered 0 */
