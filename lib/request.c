@@ -350,7 +350,10 @@ bool requests_ready(struct onefd *loop)
 	       requests->pages->ops->ready(requests->pages) ||
 	       (requests->kaio && kaio_ready(&requests->kaio_engine, &requests->backlog)) ||
 	       (requests->polls &&
-		kaio_ready(&requests->polls_engine, &requests->polls_backlog));
+		kaio_ready(&requests->polls_engine, &requests->polls_backlog)) ||
+	       /* Polls that share the context of the others. */
+	       (!requests->polls && !list_empty(&requests->polls_backlog) &&
+		engine_kaio_has_slot(&requests->kaio_engine));
 }
 
 uint64_t requests_spin_ns(const struct onefd *loop)

@@ -820,6 +820,60 @@ START_TEST(degrade_to_the_depth_that_is_granted)
 }
 END_TEST
 
+static int contexts;
+
+static int setup_once(int depth, io_context_t *ctx)
+{
+	return contexts++ ? -EAGAIN : real.io_setup(depth, ctx);
+}
+
+static _Atomic uint64_t lost_ns;
+
+static int submit_slowly(io_context_t ctx, long count, struct iocb **batch)
+{
+	lost_ns += 10000000;
+	return real.io_submit(ctx, count, batch);
+}
+
+static uint64_t now_and_lost(void)
+{
+	return real.now() + lost_ns;
+}
+
+/* More than one io_submit() takes, and no time in the turn for two: what is left
+ * is sent in the next, though nothing else makes one. */
+START_TEST(degrade_to_one_context_for_polls_and_files)
+{
+	enum { COUNT = 100 };
+	struct job *jobs = make_jobs(COUNT, 1);
+	int quiet[2], ready[2];
+
+	must(pipe(quiet));
+	must(pipe(ready));
+	contexts = 0;
+	sys.io_setup = setup_once;
+	sys.io_submit = submit_slowly;
+	sys.now = now_and_lost;
+	remake_loop((struct onefd_config){ 0 });
+	for (int i = 0; i < COUNT; i++) {
+		bool last = i == COUNT - 1;
+
+		onefd_prep_poll(&jobs[i].req, last ? ready[1] : quiet[0],
+				last ? EPOLLOUT : EPOLLIN);
+		job_submit(loop, &jobs[i]);
+	}
+	while (!jobs[COUNT - 1].calls)
+		must(onefd_dispatch(loop, -1));
+	ck_assert_int_eq((int)write(quiet[1], "", 1), 1);
+	drain_jobs(loop, jobs, COUNT);
+	free_jobs(jobs, COUNT);
+	for (int i = 0; i < 2; i++) {
+		close(quiet[i]);
+		close(ready[i]);
+	}
+}
+END_TEST
+
 static int refuse_thread(pthread_t *ret, void *(*fn)(void *), void *arg)
 {
 	(void)ret;
@@ -966,6 +1020,7 @@ int main(void)
 		{ "degrade_never_die", degrade_without_each_and_all, false },
 		{ "degrade_never_die", degrade_without_kernel_aio, false },
 		{ "degrade_never_die", degrade_to_the_depth_that_is_granted, false },
+		{ "degrade_never_die", degrade_to_one_context_for_polls_and_files, true },
 		{ "degrade_never_die", degrade_without_threads, false },
 		{ "degrade_never_die", degrade_with_the_ring_where_it_was_wanted, false },
 		{ "one_error_channel", one_error_channel_for_a_closed_descriptor, false },
