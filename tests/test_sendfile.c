@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 
 #include "../lib/sys.h"
@@ -276,6 +277,29 @@ START_TEST(pages_that_never_stay_are_sent_too)
 }
 END_TEST
 
+static atomic_int waiting;	/* reads that may wait for a disk */
+
+static ssize_t read_noting(int of, const struct iovec *iov, size_t count, off_t offset, int flags)
+{
+	waiting += !(flags & RWF_NOWAIT);
+	return real.preadv2(of, iov, count, offset, flags);
+}
+
+START_TEST(without_waiting_it_sends_what_is_there)
+{
+	open_file(_i, LARGE);
+	open_socket(0);
+	sys.preadv2 = read_noting;
+	onefd_prep_sendfile(&job->req, ends[0], &file, 0, PAGE);
+	job->req.rw_flags = RWF_NOWAIT;
+	job_submit(loop, job);
+	if (finish() < 0)
+		ck_assert(job->res == -EAGAIN || job->res == -EOPNOTSUPP);
+	ck_assert_int_eq(waiting, 0);
+	close_all();
+}
+END_TEST
+
 /* A worker's errors are the caller's, also those that mean something in a try. */
 static ssize_t send_refused(int to, const void *buf, size_t len)
 {
@@ -334,6 +358,7 @@ int main(void)
 	tcase_add_loop_test(tcase, direct_files_are_not_sent, 0, count);
 	tcase_add_loop_test(tcase, poorer_loops_send_it_all_the_same, 0, count);
 	tcase_add_loop_test(tcase, pages_that_never_stay_are_sent_too, 0, count);
+	tcase_add_loop_test(tcase, without_waiting_it_sends_what_is_there, 0, count);
 	tcase_add_test(tcase, errors_of_workers_are_told);
 	tcase_add_loop_test(tcase, submitted_anew_its_range_is_looked_at_anew, 0, count);
 	return run_suite(suite);
