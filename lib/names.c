@@ -52,8 +52,12 @@ void names_flush(struct names *names)
 
 bool names_enough(struct names *names)
 {
-	uint64_t now = sys.now();
+	uint64_t now;
 
+	/* To pass one to a worker takes no time. */
+	if (names->error)
+		return false;
+	now = sys.now();
 	if (!names->began)
 		names->began = now;
 	return now - names->began >= NAMES_NS;

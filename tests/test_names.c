@@ -381,6 +381,35 @@ static int forbidden(int dirfd, const char *path, int flags)
 	return -EPERM;
 }
 
+static uint64_t millisecond_later(void)
+{
+	static uint64_t now;
+
+	return now += 1000000;
+}
+
+/* The time that a turn gives to names is not for those that none is spent on. */
+START_TEST(workers_get_all_names_in_one_turn)
+{
+	struct onefd_config config = { .flags = ONEFD_NO_PROC };
+	struct onefd *usual = loop;
+	struct job *jobs = make_jobs(3, sizeof(struct statx));
+
+	must(onefd_new(&loop, &config));
+	for (int i = 0; i < 3; i++) {
+		onefd_prep_statx(&jobs[i].req, AT_FDCWD, "/", 0, STATX_TYPE, jobs[i].buf);
+		job_submit(loop, &jobs[i]);
+	}
+	sys.now = millisecond_later;
+	ck_assert_int_eq(onefd_flush(loop), 3);
+	sys.now = real.now;
+	drain_jobs(loop, jobs, 3);
+	free_jobs(jobs, 3);
+	must(onefd_free(loop));
+	loop = usual;
+}
+END_TEST
+
 /* Docker's and systemd's filters can say so on any kernel. */
 static int unknown(int dirfd, const char *path, int flags)
 {
@@ -480,6 +509,7 @@ int main(void)
 	tcase_add_loop_test(tcase, lease_is_waited_for_in_a_worker, 0, places);
 	tcase_add_loop_test(tcase, unknown_mount_is_left_to_workers, 0, places);
 	tcase_add_test(tcase, next_mount_is_another);
+	tcase_add_test(tcase, workers_get_all_names_in_one_turn);
 	tcase_add_loop_test(tcase, filter_is_asked_once, 0, 2);
 	tcase_add_test(tcase, last_descriptor_is_the_callers);
 	tcase_add_test(tcase, flush_takes_no_more_than_its_time);
