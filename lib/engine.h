@@ -112,6 +112,8 @@ struct flight {
 	uint32_t cost;			/* block requests it takes of the window */
 	uint64_t bytes;			/* that a transfer asks for, in whole blocks if direct */
 	uint64_t done;			/* how far a buffered one has got */
+	uint32_t marks;			/* what the threads that wait for pages saw, */
+	uint32_t rounds;		/* and how often they waited since it last got on */
 	void *bounce;			/* aligned memory of an unaligned read */
 	struct iocb iocb;		/* engine_kaio */
 	/* Some requests': set by whoever uses them, not by prep. */
@@ -130,12 +132,10 @@ struct flight {
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
 	enum lane lane;
 	uint32_t extents;		/* what a warming worker counted */
-	uint32_t rounds;		/* engine_pages: waits since it last got on, */
-	uint32_t marks;			/* what its threads saw, */
 	bool stopped;			/* the loop's: a worker's sendfile was cancelled */
 	uint16_t misses;		/* sendfile.c: in a row */
-	bool busy, dropped;		/* one tries it; cancelled meanwhile, */
-	struct hand *awaiting;		/* and which of them waits for its page */
+	bool busy, dropped;		/* engine_pages: a thread tries it; cancelled meanwhile */
+	struct hand *awaiting;		/* the thread that waits for its page */
 	ssize_t answer;			/* the worker's */
 	struct onefd_req *handed;	/* next in the stack that workers hand back */
 	struct call call;

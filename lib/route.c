@@ -648,7 +648,8 @@ static void note(struct onefd_req *req)
 	uint64_t end = (uint64_t)req->offset + (uint64_t)req->res;
 
 	if (flight(req)->flags & FLIGHT_WARM) {
-		if (req->res == -ECANCELED)
+		/* Cancelled, or the worker could not even begin. */
+		if (req->res < 0)
 			file->warm = WARM_COLD;
 		else
 			file_warmed(file, flight(req)->extents);
