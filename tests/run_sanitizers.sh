@@ -13,7 +13,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 
 quick='child embed faults heap histogram loop rules signal task timer watch'
-requests='context direct file found pool window'
+requests='context direct file found names pool prefetch sendfile stream window writes'
 faulty='closed eio held truncated'
 status=0
 
@@ -44,13 +44,13 @@ for tool in ${*:-asan tsan valgrind}; do
 	asan)
 		set_up build-asan -Db_sanitize=address,undefined -Db_lundef=false
 		run build-asan --setup asan $(present build-asan $quick $requests sys \
-			$faulty large random counts counts_mounted faults_mounted rules_mounted \
+			$faulty large pages random counts counts_mounted faults_mounted rules_mounted \
 			slow_ext4 slow_xfs slow_btrfs)
 		;;
 	tsan)
 		set_up build-tsan -Db_sanitize=thread -Db_lundef=false
 		run build-tsan --setup tsan $(present build-tsan $faulty random embed faults loop \
-			pool rules task)
+			names pages pool prefetch rules sendfile stream task writes)
 		;;
 	valgrind)
 		command -v valgrind >/dev/null || { echo "no valgrind"; exit 1; }

@@ -30,9 +30,12 @@ static void tear_down(void)
 {
 	free_jobs(job, 1);
 	must(onefd_free(loop));
-	/* No more than was replaced: a context may still be on its way out. */
-	sys.readahead = real.readahead;
-	sys.preadv2 = real.preadv2;
+	/* No more than was replaced: a context may still be on its way out, and a
+	 * thread on its way into the wait for a page that was cancelled. */
+	if (sys.readahead != real.readahead)
+		sys.readahead = real.readahead;
+	if (sys.preadv2 != real.preadv2)
+		sys.preadv2 = real.preadv2;
 }
 
 static void evict(void)
