@@ -353,7 +353,7 @@ START_TEST(next_mount_is_another)
 	char dir[PATH_MAX], path[PATH_MAX + 16];
 
 	place = place_of(0);
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0)
 		skip("mounting needs root");
 	if (!is_local("tmpfs"))
 		skip("names are not answered on this kernel");

@@ -149,7 +149,7 @@ END_TEST
 START_TEST(flags_are_answered_by_the_kernel)
 {
 	static const int flags[] = { RWF_DSYNC, RWF_SYNC, RWF_DONTCACHE, 0x40000000 };
-	char block[BLOCK];
+	char block[BLOCK] = { 0 };
 	struct job *job = make_jobs(1, BLOCK);
 
 	fd = make_file(_i, BLOCKS * BLOCK, O_RDWR);
