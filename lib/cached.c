@@ -24,8 +24,6 @@
 
 /* Buffers of one step; a longer array takes several. */
 #define PARTS 16
-/* Most bytes of one step on the loop's thread: what a miss reads ahead. */
-#define PIECE (128u * 1024)
 /* What a step costs of a turn's budget, however little it moved. */
 #define STEP_COST (8u * 1024)
 
@@ -202,7 +200,8 @@ static bool is_resident(struct onefd *loop, const struct onefd_req *req)
 	end = end < req->file->size ? end : req->file->size;
 	if (at >= end)
 		return false;
-	missing = sys.missing(req->file->fd, (off_t)at, end - at < PIECE ? end - at : PIECE);
+	missing = sys.missing(req->file->fd, (off_t)at,
+			      end - at < CACHED_HERE ? end - at : CACHED_HERE);
 	if (missing == -ENOSYS)
 		loop->requests.no_cachestat = true;
 	else if (missing < 0)	/* EPERM: not our file, and not ours to write */
@@ -216,7 +215,7 @@ static bool is_worth_a_batch(const struct onefd *loop, const struct onefd_req *r
 
 	/* The block layer plugs from three on. */
 	return req->op == OP_READ && !(f->flags & FLIGHT_SENDFILE) && req->file->cold >= COLD &&
-	       loop->requests.out > 2 && loop->requests.kaio && !f->done && f->bytes <= PIECE &&
+	       loop->requests.out > 2 && loop->requests.kaio && !f->done && f->bytes <= CACHED_HERE &&
 	       !(req->rw_flags & RWF_NOWAIT);
 }
 
@@ -233,7 +232,7 @@ static enum verdict try_here(struct onefd *loop, struct onefd_req *req, uint64_t
 	ssize_t n;
 
 	while (*budget >= STEP_COST) {
-		n = cached_step(req, PIECE, RWF_NOWAIT);
+		n = cached_step(req, CACHED_HERE, RWF_NOWAIT);
 		cost = n > STEP_COST ? (uint64_t)n : STEP_COST;
 		*budget -= cost < *budget ? cost : *budget;
 		if (n <= 0 || f->done == f->bytes)
@@ -319,7 +318,7 @@ static bool may_write(const struct onefd *loop, const struct onefd_req *req)
 	    file_trust(file) != TRUST_NOWAIT || file->refused & 1u << file_way(req) ||
 	    loop->requests.flags & ONEFD_NO_NOWAIT)
 		return false;
-	return !req->rw_flags && !req->ioprio && f->bytes && f->bytes <= PIECE &&
+	return !req->rw_flags && !req->ioprio && f->bytes && f->bytes <= CACHED_HERE &&
 	       req->iovcnt <= PARTS;
 }
 

@@ -8,6 +8,8 @@
 
 /* Most bytes that one step moves on a waiter's thread. */
 #define CACHED_MOST (1u << 20)
+/* ... and on the loop's: so much a miss reads ahead there. */
+#define CACHED_HERE (128u * 1024)
 
 /* What is to become of a buffered read. */
 enum verdict {

@@ -89,15 +89,23 @@ static struct onefd_req *req_of(struct onefd_link *at)
 	return list_entry(at, struct onefd_req, link);
 }
 
+/* Whether the loop, which tries a little at a time, asked for only a part of it.
+ * A prefetch looks after that by itself. */
+static bool is_long(struct onefd_req *req)
+{
+	return req->op == OP_READ && flight(req)->bytes - flight(req)->done > CACHED_HERE;
+}
+
 /* Off the loop's thread. Asks for the pages, where a miss does not. */
 static void read_ahead(struct pages_queue *queue, struct onefd_req *req)
 {
 	struct flight *f = flight(req);
 	uint64_t left = f->bytes - f->done;
 
-	if (!atomic_load_explicit(&queue->lazy, memory_order_relaxed))
+	if (atomic_load_explicit(&queue->lazy, memory_order_relaxed))
+		f->marks |= MARK_READAHEAD;
+	else if (!is_long(req))
 		return;
-	f->marks |= MARK_READAHEAD;
 	(void)sys.readahead(req->file->fd, req->offset + (off_t)f->done,
 			    left < CACHED_MOST ? left : CACHED_MOST);
 }
@@ -148,9 +156,11 @@ static bool probe(struct pages_queue *queue, struct onefd_req *req, ssize_t *ans
 	off_t at = req->offset + (off_t)flight(req)->done;
 
 	(void)answer;
-	queue->lacking += sys.missing(req->file->fd, at, 1) > 0;
-	if (++queue->probes == PROBES && queue->lacking > PROBES / 2)
-		atomic_store_explicit(&queue->lazy, true, memory_order_relaxed);
+	if (queue->probes < PROBES) {
+		queue->lacking += sys.missing(req->file->fd, at, 1) > 0;
+		if (++queue->probes == PROBES && queue->lacking > PROBES / 2)
+			atomic_store_explicit(&queue->lazy, true, memory_order_relaxed);
+	}
 	read_ahead(queue, req);
 	return false;
 }
@@ -223,7 +233,7 @@ static void receive(struct hand *hand)
 
 		if (!tried)
 			(void)attempt(hand, req_of(at), begin, &next);
-		else if (queue->probes < PROBES ||
+		else if (queue->probes < PROBES || is_long(req_of(at)) ||
 			 atomic_load_explicit(&queue->lazy, memory_order_relaxed))
 			(void)attempt(hand, req_of(at), probe, &next);
 		if (queue->arrived.next == at) {

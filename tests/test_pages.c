@@ -526,6 +526,26 @@ START_TEST(what_is_done_does_not_wait_for_the_extents_of_another)
 }
 END_TEST
 
+/* The loop asks for no more than it tries: the thread asks for the rest. */
+START_TEST(a_long_read_is_read_ahead)
+{
+	struct job *jobs = make_jobs(2, SIZE);
+
+	missing_answers = -EPERM;
+	ask(&jobs[0], 0, 128 * 1024);
+	drain_jobs(loop, jobs, 1);
+	ck_assert_int_eq(readaheads, 0);
+	memset(there, false, sizeof there);
+	ask(&jobs[1], 0, SIZE);
+	drain_jobs(loop, &jobs[1], 1);
+	ck_assert_int_eq(jobs[1].res, SIZE);
+	check_bytes(jobs[1].buf, SIZE, 0);
+	ck_assert_int_gt(readaheads, 0);
+	ck_assert_uint_eq(counters().readaheads, 0);
+	free_jobs(jobs, 2);
+}
+END_TEST
+
 START_TEST(a_miss_without_readahead_is_found_out)
 {
 	struct job *jobs = make_jobs(32, PAGE);
@@ -883,6 +903,7 @@ int main(void)
 	tcase_add_test(tcase, pages_that_vanish_again_are_read_all_the_same);
 	tcase_add_test(tcase, a_plain_read_that_says_eagain_is_an_answer);
 	tcase_add_test(tcase, what_is_done_does_not_wait_for_the_extents_of_another);
+	tcase_add_test(tcase, a_long_read_is_read_ahead);
 	tcase_add_test(tcase, a_miss_without_readahead_is_found_out);
 	tcase_add_test(tcase, a_miss_with_readahead_is_not_asked_for_again);
 	tcase_add_test(tcase, a_false_end_is_no_end);
