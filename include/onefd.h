@@ -582,7 +582,7 @@ struct onefd_stats {
 	uint64_t submit_calls;		/* io_submit() calls */
 	uint64_t submit_short;		/* ... that took only part of a batch */
 	uint64_t submit_again;		/* ... refused for want of a slot */
-	uint64_t nowait_again;		/* would have blocked: sent to a worker */
+	uint64_t nowait_again;		/* would have blocked: sent to a thread */
 	uint64_t nowait_refused;	/* RWF_NOWAIT not supported there */
 	uint64_t held;			/* waited for room in a device's window */
 	uint64_t bounced;		/* unaligned direct reads */

@@ -2,7 +2,7 @@
  * engine.h - the whole of what the core knows about asynchronous file I/O.
  *
  * An engine takes requests, asks the kernel, and hands whole lists back: it
- * never calls up. Kernel AIO and the workers are engines.
+ * never calls up. Kernel AIO, the page waiters and the workers are engines.
  */
 #ifndef ONEFD_ENGINE_H
 #define ONEFD_ENGINE_H
@@ -66,7 +66,7 @@ struct learned {
 };
 
 /* Bits of flight.flags: changed on the loop's thread only, while no worker has it. */
-#define FLIGHT_TRY	(1u << 0)	/* RWF_NOWAIT is ours: -EAGAIN means a worker */
+#define FLIGHT_TRY	(1u << 0)	/* RWF_NOWAIT is ours: -EAGAIN means a thread */
 #define FLIGHT_WORKER	(1u << 1)	/* it has been seen that it would block */
 #define FLIGHT_WARM	(1u << 2)	/* the worker first reads the file's extents in */
 #define FLIGHT_SLOT	(1u << 3)	/* a worker submits it: a slot is kept for it */

@@ -145,12 +145,10 @@ static uint64_t shorten(struct onefd *loop, uint64_t timeout_ns, uint64_t now)
 
 /* Waits for the single buffered read that is out by looking, for as long as such
  * reads have taken of late: what else happens is seen as soon. */
-static int spin(struct onefd *loop, uint64_t timeout_ns, uint64_t began)
+static int spin(struct onefd *loop, uint64_t most, uint64_t began)
 {
-	uint64_t most = requests_spin_ns(loop);
 	int count = 0;
 
-	most = most < timeout_ns ? most : timeout_ns;
 	while (!count && !requests_ready(loop) && sys.now() - began < most)
 		count = poller_wait(&loop->poller, 0);
 	return count;
@@ -159,11 +157,18 @@ static int spin(struct onefd *loop, uint64_t timeout_ns, uint64_t began)
 static int wait_for_events(struct onefd *loop, uint64_t timeout_ns, uint64_t now)
 {
 	uint64_t wait = shorten(loop, timeout_ns, now);
-	int count = wait ? spin(loop, wait, now) : 0;
+	uint64_t most = wait ? requests_spin_ns(loop) : 0, spent;
+	int count;
 
-	if (count)
-		return count;
-	return poller_wait(&loop->poller, wait ? shorten(loop, wait, now) : 0);
+	if (most) {
+		count = spin(loop, most < wait ? most : wait, now);
+		if (count)
+			return count;
+		/* What was spun is no more to be slept. */
+		spent = sys.now() - now;
+		wait = shorten(loop, wait > spent ? wait - spent : 0, now + spent);
+	}
+	return poller_wait(&loop->poller, wait);
 }
 
 /* Timers run first, so that no other callback can stop one already due. */

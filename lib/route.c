@@ -4,14 +4,17 @@
  * Nothing goes to io_submit() on the loop's thread unless its submission is
  * believed not to block: direct transfers under RWF_NOWAIT, on files whose
  * file system answers that honestly or whose extents are in memory, within
- * the window of their device; fsync and poll, which the kernel runs
- * elsewhere. A direct transfer that would block is submitted by a worker on
- * the same context: only its submission costs a thread. All else is a
- * worker's from beginning to end.
+ * the window of their device; tries of the page cache, by the same rule;
+ * fsync and poll, which the kernel runs elsewhere. A direct transfer that
+ * would block is submitted by a worker on the same context: only its
+ * submission costs a thread. A buffered read that misses waits with its
+ * device's waiter. All else is a worker's from beginning to end, but for what
+ * cached.c, names.c and sendfile.c do at once.
  *
  * The states: QUEUED (in requests.queued, in requests.backlog when there was
  * no slot, in a device's list when there was no room, or in no list behind a
- * write that it overlaps) -> OUT -> DONE, or QUEUED again as FLIGHT_WORKER.
+ * write that it overlaps) -> OUT -> DONE, or QUEUED again as FLIGHT_WORKER or
+ * FLIGHT_TRIED. A sendfile is by turns a try, a prefetch and a poll.
  */
 #include "route.h"
 
@@ -658,13 +661,11 @@ static void note(struct onefd_req *req)
 		file->size = end;
 }
 
-/* A buffered read comes back from a try, from a waiter or from a worker. */
-static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
+/* What the threads that wait for pages saw of the file and its kernel. */
+static void note_marks(struct onefd *loop, struct onefd_req *req)
 {
 	struct flight *f = flight(req);
-	enum verdict verdict = VERDICT_DONE;
 
-	note(req);
 	loop->stats.readaheads += (f->marks & MARK_READAHEAD) != 0;
 	if (f->marks & MARK_FALSE_END) {
 		loop->stats.false_ends++;
@@ -672,6 +673,16 @@ static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
 			req->file->refused |= 1u << 0;
 	}
 	f->marks = 0;
+}
+
+/* A buffered read comes back from a try, from a waiter or from a worker. */
+static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	enum verdict verdict = VERDICT_DONE;
+
+	note(req);
+	note_marks(loop, req);
 	if (f->flags & FLIGHT_TRY)
 		verdict = cached_judge(loop, req, req->res);
 	else if (!(f->flags & FLIGHT_WORKER) && req->res == -EOPNOTSUPP)
@@ -694,8 +705,10 @@ static void land_sendfile(struct onefd *loop, struct onefd_req *req)
 	bool worked = f->work == sendfile_work;
 	ssize_t r = req->res;
 
-	if (req->op == OP_PREFETCH)
+	if (req->op == OP_PREFETCH) {
 		note(req);
+		note_marks(loop, req);
+	}
 	if (f->flags & FLIGHT_ADMITTED)
 		window_release(queue_of(req), f->cost);
 	req->op = OP_SENDFILE;

@@ -765,6 +765,13 @@ static uint64_t skewed_now(void)
 	return real.now() + skew;
 }
 
+static uint64_t stepping_now(void)
+{
+	return skew += 10000;
+}
+
+static uint64_t woken;		/* by that clock: when the last sleep ends */
+
 /* Stands for epoll_pwait2(): counts who would sleep. */
 static int count_waits(int epfd, struct epoll_event *events, int count, uint64_t timeout_ns)
 {
@@ -772,6 +779,7 @@ static int count_waits(int epfd, struct epoll_event *events, int count, uint64_t
 		sleeps++;
 	else
 		looks++;
+	woken = skew + timeout_ns;
 	return real.epoll_pwait2(epfd, events, count, timeout_ns);
 }
 
@@ -811,15 +819,52 @@ static void free_spinning_loop(void)
 	sys.now = real.now;
 }
 
-/* As long as pages come soon; and what else happens is seen at once. */
 START_TEST(a_spinning_loop_looks_before_it_sleeps)
 {
 	struct job *job = make_jobs(1, PAGE);
 
+	shut[0] = true;
 	ask(job, 0, PAGE);
+	until_waited_for(0);
+	looks = sleeps = 0;
+	ck_assert_int_eq(onefd_dispatch(loop, 1), 0);
+	/* One look is what every dispatch takes that finds work. */
+	ck_assert_int_gt(looks, 1);
+	open_page(0);
 	drain_jobs(loop, job, 1);
 	ck_assert_int_eq(job->res, PAGE);
-	ck_assert_int_gt(looks, 0);
+	free_jobs(job, 1);
+}
+END_TEST
+
+static void no_timer(struct onefd_timer *timer)
+{
+	(void)timer;
+}
+
+/* By a clock that goes on by 10 us whenever it is read. */
+START_TEST(a_timer_is_not_late_by_what_was_spun)
+{
+	struct job *job = make_jobs(1, PAGE);
+	struct onefd_timer timer;
+
+	shut[0] = true;
+	ask(job, 0, PAGE);
+	until_waited_for(0);
+	sys.now = stepping_now;
+	skew = real.now();
+	onefd_timer_init(&timer, no_timer);
+	onefd_timer_start(loop, &timer, skew + 5000000);
+	looks = sleeps = 0;
+	must(onefd_dispatch(loop, 20));
+	ck_assert_int_gt(looks, 1);
+	ck_assert_int_eq(sleeps, 1);
+	ck_assert_uint_le(woken, timer.deadline + 100000);
+	onefd_timer_stop(&timer);
+	sys.now = skewed_now;
+	skew = 0;
+	open_page(0);
+	drain_jobs(loop, job, 1);
 	free_jobs(job, 1);
 }
 END_TEST
@@ -918,6 +963,7 @@ int main(void)
 
 	tcase = add_case(suite, "spin", make_spinning_loop, free_spinning_loop);
 	tcase_add_test(tcase, a_spinning_loop_looks_before_it_sleeps);
+	tcase_add_test(tcase, a_timer_is_not_late_by_what_was_spun);
 	tcase_add_test(tcase, a_spinning_loop_sleeps_when_pages_take_long);
 	tcase_add_test(tcase, a_dispatch_that_may_not_wait_does_not_spin);
 	return run_suite(suite);
