@@ -99,15 +99,11 @@ static bool is_long(struct onefd_req *req)
 /* Off the loop's thread. Asks for the pages, where a miss does not. */
 static void read_ahead(struct pages_queue *queue, struct onefd_req *req)
 {
-	struct flight *f = flight(req);
-	uint64_t left = f->bytes - f->done;
-
 	if (atomic_load_explicit(&queue->lazy, memory_order_relaxed))
-		f->marks |= MARK_READAHEAD;
+		flight(req)->marks |= MARK_READAHEAD;
 	else if (!is_long(req))
 		return;
-	(void)sys.readahead(req->file->fd, req->offset + (off_t)f->done,
-			    left < CACHED_MOST ? left : CACHED_MOST);
+	prefetch_ahead(req);
 }
 
 /* Off the loop's thread. Takes @req a step further; whether its answer is known. */

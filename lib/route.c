@@ -211,7 +211,7 @@ static void to_waiter(struct sorted *sorted, struct onefd_req *req)
 	struct onefd_file *file = req->file;
 
 	(void)admit_readahead(req);
-	flight(req)->ahead = req->offset;
+	flight(req)->ahead = req->offset + (off_t)flight(req)->done;
 	if (file->warm == WARM_COLD && file_trust(file) != TRUST_NEVER) {
 		file->warm = WARM_WARMING;
 		flight(req)->flags |= FLIGHT_WARM;
