@@ -103,7 +103,8 @@ int onefd_new(struct onefd **ret, const struct onefd_config *config);
  * themselves stay the caller's, stopped. Kernel contexts are destroyed on
  * another thread, for that blocks.
  * -EBUSY: requests are out or tasks undelivered (see onefd_drain()), a stream
- * is started, or called from inside a callback; nothing has changed then.
+ * is started, the loop is attached to a host (see onefd_detach()), or called from
+ * inside a callback; nothing has changed then.
  */
 int onefd_free(struct onefd *loop);
 
@@ -137,6 +138,17 @@ void onefd_stop(struct onefd *loop);
  * timerfd armed.
  */
 int onefd_fd(struct onefd *loop);
+
+/*
+ * For adapters (<onefd/libev.h> and its like): as onefd_fd(), and lends the
+ * descriptor to a host until onefd_detach(). Until then onefd_free() refuses to
+ * close it under the host. -EBUSY: attached already.
+ */
+int onefd_attach(struct onefd *loop);
+
+/* The host watches the descriptor no more, or is gone. Any time, in callbacks
+ * too; what is not attached is left alone. */
+void onefd_detach(struct onefd *loop);
 
 /* Sends what is queued now instead of at the end of the turn. Returns how
  * many requests went out; what has no room stays queued. Runs no callback. */

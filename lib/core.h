@@ -28,6 +28,7 @@ struct onefd {
 	uint32_t budget;
 	bool dispatching;		/* inside onefd_dispatch() */
 	bool embedded;			/* onefd_fd() was asked for */
+	bool attached;			/* a host watches the descriptor */
 	bool stopping;			/* onefd_stop() since the run began */
 	uint64_t now;			/* CLOCK_MONOTONIC ns of this turn */
 	uint64_t clock;			/* read after the turn's last submission; 0: none */

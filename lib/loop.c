@@ -119,7 +119,7 @@ int onefd_free(struct onefd *loop)
 	if (!loop_is_ours(loop))
 		return -ECHILD;
 	/* A stream may have nothing out, for its reader has all the chunks. */
-	if (loop->dispatching || undelivered(loop) || loop->streams)
+	if (loop->dispatching || loop->attached || undelivered(loop) || loop->streams)
 		return -EBUSY;
 	close_rooms(loop);
 	sys.free(loop);
@@ -318,6 +318,24 @@ int onefd_fd(struct onefd *loop)
 			announce(loop);
 	}
 	return loop->poller.fd;
+}
+
+int onefd_attach(struct onefd *loop)
+{
+	int fd = onefd_fd(loop);
+
+	if (fd < 0)
+		return fd;
+	if (loop->attached)
+		return -EBUSY;
+	loop->attached = true;
+	return fd;
+}
+
+void onefd_detach(struct onefd *loop)
+{
+	if (loop && loop_is_ours(loop))
+		loop->attached = false;
 }
 
 uint64_t onefd_now(const struct onefd *loop)

@@ -85,6 +85,7 @@ START_TEST(null_loop_is_einval)
 	ck_assert_int_eq(onefd_run(NULL), -EINVAL);
 	ck_assert_int_eq(onefd_drain(NULL, 0), -EINVAL);
 	ck_assert_int_eq(onefd_fd(NULL), -EINVAL);
+	ck_assert_int_eq(onefd_attach(NULL), -EINVAL);
 	onefd_stop(NULL);
 	onefd_wake(NULL);
 	ck_assert_uint_gt(onefd_now(NULL), 0);
@@ -211,6 +212,19 @@ START_TEST(free_from_callback_is_ebusy)
 }
 END_TEST
 
+START_TEST(free_while_attached_is_ebusy)
+{
+	must(onefd_attach(loop));
+	ck_assert_int_eq(onefd_attach(loop), -EBUSY);
+	ck_assert_int_eq(onefd_free(loop), -EBUSY);
+	onefd_detach(loop);
+	onefd_detach(loop);
+	onefd_detach(NULL);
+	ck_assert_int_eq(onefd_attach(loop), onefd_fd(loop));
+	onefd_detach(loop);
+}
+END_TEST
+
 /* ---- fork ---- */
 
 static struct onefd_watch watch;
@@ -236,6 +250,8 @@ static int use_all(void)
 	wrong += onefd_run(loop) != -ECHILD;
 	wrong += onefd_drain(loop, -1) != -ECHILD;
 	wrong += onefd_fd(loop) != -ECHILD;
+	wrong += onefd_attach(loop) != -ECHILD;
+	onefd_detach(loop);
 	wrong += onefd_flush(loop) != -ECHILD;
 	wrong += onefd_watch_start(loop, &watch2, EPOLLIN) != -ECHILD;
 	wrong += onefd_watch_update(&watch, EPOLLOUT) != -ECHILD;
@@ -605,6 +621,7 @@ int main(void)
 	tcase_add_test(bare, version_is_the_headers);
 	tcase_add_test(tcase, new_takes_three_descriptors);
 	tcase_add_test(tcase, free_from_callback_is_ebusy);
+	tcase_add_test(tcase, free_while_attached_is_ebusy);
 	tcase_add_test(tcase, run_ends_when_nothing_is_left);
 	tcase_add_test(tcase, stop_ends_the_run_after_this_turn);
 	tcase_add_test(tcase, stop_before_run_ends_it);
