@@ -52,6 +52,20 @@ exported_names_are_those_of_the_header() {
 	diff <(functions) <(exported | sed 's/@.*//')
 }
 
+# "name@@VERSION" for each line of the map.
+mapped() {
+	awk '/{$/ { version = $1 } /^\tonefd_.*;$/ { sub(/;/, ""); print $1 "@@" version }' \
+		"$SOURCE/lib/onefd.map" | sort
+}
+
+map_lists_each_name_in_its_version() {
+	diff <(mapped) <(exported)
+}
+
+map_has_no_patterns() {
+	sed 's/^\t\*;$//' "$SOURCE/lib/onefd.map" | grep '[*?[]' | nothing
+}
+
 every_exported_name_has_a_version() {
 	exported | grep -v '@@ONEFD_[0-9.]*$' | nothing
 }
@@ -62,6 +76,8 @@ soname_carries_the_abi_number() {
 
 run layout_is_the_stored_one
 run exported_names_are_those_of_the_header
+run map_lists_each_name_in_its_version
+run map_has_no_patterns
 run every_exported_name_has_a_version
 run soname_carries_the_abi_number
 plan
