@@ -439,7 +439,8 @@ static int name_temporary(struct copy *c)
 		strcpy(c->folder, ".");
 	else
 		memcpy(c->folder, c->real, slash == c->real ? 1 : slash - c->real);
-	(void)getrandom(&random, sizeof random, GRND_NONBLOCK);	/* O_EXCL decides */
+	if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
+		random = (uint64_t)getpid();	/* O_EXCL decides */
 	if (!fits(snprintf(c->temporary, PATH_MAX, "%s/.onefd-cp.%016llx", c->folder,
 			   (unsigned long long)random), PATH_MAX))
 		return -ENAMETOOLONG;
