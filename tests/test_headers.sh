@@ -58,6 +58,7 @@ done
 host_flags() {
 	case $1 in
 	glib) package=glib-2.0 ;;
+	libevent) package=libevent_core ;;
 	sd-event) package=libsystemd ;;
 	fuse) package=fuse3 ;;
 	*) package=$1 ;;
@@ -65,21 +66,35 @@ host_flags() {
 	pkg-config --cflags "$package" 2>/dev/null
 }
 
-stands_alone() {
-	local name=${1%.h} said
+# host_compiles COMPILER STANDARD HEADER...: in one file, in this order, twice
+host_compiles() {
+	local compiler=$1 standard=$2 language=c flags='' header said
 
-	printf '#include <onefd/%s.h>\n' "$name" "$name" >"$scratch/host.c"
-	# shellcheck disable=SC2046
-	said=$($CC $(host_flags "$name") -D_GNU_SOURCE -std=c11 -Wall -Wextra -Werror \
-		-Wno-unused-function -fsyntax-only -I"$SOURCE/include" "$scratch/host.c" 2>&1) &&
-		return
-	grep -o 'fatal error: [^ ]*: No such file' <<<"$said" | grep -v onefd && return 77
+	shift 2
+	command -v "$compiler" >/dev/null || { echo "no $compiler"; return 77; }
+	[[ $standard != *++* ]] || language=c++
+	for header in "$@" "$@"; do
+		echo "#include <onefd/$header>"
+		flags+=" $(host_flags "${header%.h}")"
+	done >"$scratch/host.c"
+	# shellcheck disable=SC2086
+	said=$("$compiler" -x $language $flags -D_GNU_SOURCE -std="$standard" -Wall -Wextra \
+		-Werror -Wno-unused-function -fsyntax-only -I"$SOURCE/include" \
+		"$scratch/host.c" 2>&1) && return
+	grep -o "fatal error: .*[Nn]o such file.*\|'[^ ]*' file not found" <<<"$said" |
+		grep -v onefd && return 77
 	echo "$said"
 	return 1
 }
 
-for header in "$SOURCE"/include/onefd/*.h; do
-	[ ! -f "$header" ] || run stands_alone "${header##*/}"
+hosts=(libev libevent libuv glib sd-event)	# libev first: see libevent.h
+for compiler in 'gcc c99' 'gcc c11' 'clang gnu17' 'g++ c++11' 'g++ c++20' 'clang++ c++17'; do
+	for header in "$SOURCE"/include/onefd/*.h; do
+		# shellcheck disable=SC2086
+		run host_compiles $compiler "${header##*/}"
+	done
+	# shellcheck disable=SC2086
+	run host_compiles $compiler "${hosts[@]/%/.h}"
 done
 
 plan

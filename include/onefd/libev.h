@@ -9,8 +9,12 @@
 #define ONEFD_LIBEV_H
 
 #include <errno.h>
-#include <ev.h>
 #include <onefd.h>
+
+#if defined(EV_READ) && !defined(EV_H_)
+#error "<ev.h> comes before libevent's headers, which have macros of its names"
+#endif
+#include <ev.h>
 
 struct onefd_libev {
 	struct onefd *loop;	/* read-only; NULL: not attached */
@@ -59,7 +63,8 @@ static inline int onefd_libev_attach(struct onefd_libev *adapter, struct ev_loop
 	adapter->loop = loop;
 	adapter->error = 0;
 	adapter->host = host;
-	ev_io_init(&adapter->io, onefd_libev_ready, fd, EV_READ);
+	/* EV_IO is EV_READ by a name that libevent's headers leave alone. */
+	ev_io_init(&adapter->io, onefd_libev_ready, fd, EV_IO);
 	ev_io_start(host, &adapter->io);
 	ev_cleanup_init(&adapter->cleanup, onefd_libev_orphan);
 	ev_cleanup_start(host, &adapter->cleanup);
