@@ -27,6 +27,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hosts.h"
+
 #define STATUS_FAILED	1
 #define STATUS_USAGE	2
 #define PAGE		4096u
@@ -51,6 +53,8 @@ struct copy {
 	char real[PATH_MAX];				/* target, through all links */
 	char folder[PATH_MAX], temporary[PATH_MAX];	/* of real, beside real */
 
+	const struct host_kind *kind;
+	struct host host;		/* what the loop runs in */
 	struct onefd *loop;
 	struct onefd_req step;		/* the stages that go one by one */
 	struct onefd_timer progress;
@@ -83,7 +87,7 @@ static void __attribute__((format(printf, 2, 3))) say(struct copy *c, const char
 	fputc('\n', stderr);
 }
 
-/* Once nothing is started and nothing is out, onefd_run() returns. */
+/* What is out then is awaited: see turn_until_over(). */
 static void end(struct copy *c, int status)
 {
 	c->over = true;
@@ -669,6 +673,16 @@ static int start_signals(struct copy *c)
 	return 0;
 }
 
+/* In any host the same, where native could as well say onefd_run(). */
+static int turn_until_over(struct copy *c)
+{
+	int r = 0;
+
+	while (r == 0 && (!c->over || onefd_pending(c->loop)))
+		r = host_step(&c->host, -1);
+	return r;
+}
+
 static int run(struct copy *c)
 {
 	int r = start_signals(c);
@@ -681,14 +695,25 @@ static int run(struct copy *c)
 	if (c->terminal)
 		onefd_timer_start(c->loop, &c->progress, c->began + PROGRESS_NS);
 	open_source(c);
-	r = onefd_run(c->loop);
+	r = turn_until_over(c);
 	if (r == 0 && c->named) {
 		onefd_prep_call(&c->step, unlink_temporary, c);
 		submit(c, &c->step, unlinked);
-		r = onefd_run(c->loop);
+		r = turn_until_over(c);
 	}
 	if (c->terminal)
 		fputs("\r\033[K", stderr);
+	return r;
+}
+
+static int run_in_host(struct copy *c)
+{
+	int r = host_open(&c->host, c->kind, c->loop);
+
+	if (r < 0)
+		return r;
+	r = run(c);
+	host_close(&c->host);
 	return r;
 }
 
@@ -699,7 +724,7 @@ static int copy(struct copy *c)
 
 	if (r == 0) {
 		c->step.data = c;
-		r = run(c);
+		r = run_in_host(c);
 		/* Refused when the run broke off with requests out: what they
 		 * point at then stays until the process is gone. */
 		if (onefd_free(c->loop) == 0)
@@ -719,6 +744,8 @@ static void usage(FILE *out)
 	      "  -d, --direct     past the page cache (O_DIRECT), where that is possible\n"
 	      "  -n, --depth=N    N blocks at once (32)\n"
 	      "  -b, --block=N    N bytes to a block; k, M and G multiply (256k)\n"
+	      "  -l, --loop=NAME  run inside that loop: libev, libuv, libevent, glib or\n"
+	      "                   sd-event, where it is built in (native: in none)\n"
 	      "  -v, --verbose    say what was chosen, and how long it took\n"
 	      "  -h, --help       this text\n\n"
 	      "Exit status: 0 copied, 1 failed, 2 wrong usage, 130 and 143 stopped by SIGINT\n"
@@ -750,13 +777,14 @@ static bool parse(struct copy *c, int argc, char **argv)
 		{ "direct", no_argument, NULL, 'd' },
 		{ "depth", required_argument, NULL, 'n' },
 		{ "block", required_argument, NULL, 'b' },
+		{ "loop", required_argument, NULL, 'l' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	int option;
 
-	while ((option = getopt_long(argc, argv, "dn:b:vh", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "dn:b:l:vh", options, NULL)) != -1) {
 		switch (option) {
 		case 'd':
 			c->in_direct = c->out_direct = true;
@@ -766,6 +794,11 @@ static bool parse(struct copy *c, int argc, char **argv)
 			break;
 		case 'b':
 			c->block = number(optarg, MEMORY_MOST);
+			break;
+		case 'l':
+			c->kind = host_named("onefd-cp", optarg);
+			if (!c->kind)
+				exit(STATUS_USAGE);
 			break;
 		case 'v':
 			c->verbose = true;
@@ -782,7 +815,8 @@ static bool parse(struct copy *c, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static struct copy c = { .depth = 32, .block = 256 << 10, .in_fd = -1, .out_fd = -1 };
+	static struct copy c = { .depth = 32, .block = 256 << 10, .kind = host_kinds,
+				 .in_fd = -1, .out_fd = -1 };
 
 	if (!parse(&c, argc, argv)) {
 		usage(stderr);

@@ -91,6 +91,32 @@ copies_in_blocks_of_any_size() {
 	done
 }
 
+# The loops that are built in, native first.
+find_hosts() {
+	read -ra hosts <<<"$("$cp" --loop=none a b 2>&1 | sed 's/.*: //')"
+}
+
+copies_the_same_in_every_host() {
+	local host option
+
+	same "first of ${hosts[*]}" "${hosts[0]}" native || return
+	for place in "${places[@]}"; do
+		fresh "$place"
+		head -c 1048577 /dev/urandom >source
+		for host in "${hosts[@]}"; do
+			for option in --block=4k --direct; do
+				"$cp" --loop="$host" $option source target && cmp source target &&
+				same contents "$(contents)" "source target" &&
+				fails 1 "*'missing': No such file*" --loop="$host" missing target || {
+					echo "$place in $host"
+					return 1
+				}
+				rm target
+			done
+		done
+	done
+}
+
 copies_into_a_directory() {
 	fresh "${places[0]}"
 	mkdir into && echo new >source && echo old >into/source
@@ -150,6 +176,7 @@ wrong_usage_is_status_2() {
 		"$cp" $arguments >/dev/null 2>&1
 		same "status of '$arguments'" $? 2 || return
 	done
+	fails 2 "*no loop 'other' is built in, but these are: native*" --loop=other a b &&
 	"$cp" --help | grep -q '^usage: '
 }
 
@@ -195,11 +222,12 @@ until_under_way() {
 	return 1
 }
 
-# A copy that takes its time: many small blocks, one after the other.
+# start_long_copy [OPTION]...: one that takes its time, many small blocks, one
+# after the other.
 start_long_copy() {
 	fresh "${places[0]}"
 	truncate -s 256M source && echo old >target
-	"$@" "$cp" --block=512 --depth=1 source target 2>said &
+	"$cp" "$@" --block=512 --depth=1 source target 2>said &
 	pid=$!
 	until_under_way "$pid"
 }
@@ -221,14 +249,16 @@ source_that_grows_is_copied_as_it_was() {
 }
 
 stopped_leaves_nothing_behind() {
-	local signal
+	local host signal
 
-	for signal in INT TERM; do
-		start_long_copy && kill -"$signal" "$pid" || return
-		wait "$pid"
-		same "status after $signal" $? $((128 + $(kill -l "$signal"))) &&
-		same lines "$(wc -l <said)" 1 && same content "$(cat target)" old &&
-		same contents "$(contents)" "said source target" || return
+	for host in "${hosts[@]}"; do
+		for signal in INT TERM; do
+			start_long_copy --loop="$host" && kill -"$signal" "$pid" || return
+			wait "$pid"
+			same "status in $host after $signal" $? $((128 + $(kill -l "$signal"))) &&
+			same lines "$(wc -l <said)" 1 && same content "$(cat target)" old &&
+			same contents "$(contents)" "said source target" || return
+		done
 	done
 }
 
@@ -308,12 +338,14 @@ read_error_leaves_the_target() {
 }
 
 find_places
+find_hosts
 run copies_every_size_to_the_byte
 if [ -n "$slow" ]; then
 	plan
 	exit
 fi
 run copies_in_blocks_of_any_size
+run copies_the_same_in_every_host
 run copies_into_a_directory
 run new_file_has_the_mode_of_its_source
 run old_file_keeps_mode_and_owner

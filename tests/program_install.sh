@@ -30,6 +30,7 @@ readme_program_has_25_lines() {
 examples_compile_with_the_line_in_their_comment() {
 	local program name line
 
+	cp "$source"/examples/*.h .
 	for program in "$source"/examples/*.c; do
 		name=$(basename "$program" .c)
 		line=$(compile_line "$program")
