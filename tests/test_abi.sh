@@ -2,10 +2,15 @@
 # What compiled programs rely on: the names the library exports, and the sizes,
 # offsets and constants of the header, beside those stored in abi.txt.
 #
-# tests/test_abi.sh --update stores them anew. Do that when a structure or a
-# prototype changed on purpose, and look at the difference before committing it.
+# What the library itself says of its types, by its debug information, stands in
+# abi.xml: to be read by abidiff, which tells a change from a break.
+#
+# tests/test_abi.sh --update stores them anew (LIBRARY: of which library). Do that
+# when a structure or a prototype changed on purpose, and look at the difference
+# before committing it.
 . "$(dirname "$0")/header.sh"
 stored=$SOURCE/tests/abi.txt
+types=$SOURCE/tests/abi.xml
 
 # A program that prints every size, offset and constant.
 program() {
@@ -30,10 +35,28 @@ abi() {
 		callbacks && prototypes
 }
 
+# Of the types, those that <onefd.h> shows.
+public_types() {
+	abidw --headers-dir "$SOURCE/include" --drop-private-types --drop-undefined-syms \
+		--exported-interfaces-only --no-corpus-path --no-comp-dir-path --no-elf-needed \
+		--no-show-locs --type-id-style hash "$LIBRARY"
+}
+
 if [ "${1:-}" = --update ]; then
-	abi >"$scratch/new" && cp "$scratch/new" "$stored"
+	abi >"$scratch/new" && cp "$scratch/new" "$stored" &&
+		public_types >"$scratch/new" && cp "$scratch/new" "$types"
 	exit
 fi
+
+types_are_the_stored_ones() {
+	[ "$(uname -m)" = x86_64 ] || { echo "abi.xml speaks of x86_64"; return 77; }
+	command -v abidiff || { echo "no abidiff"; return 77; }
+	readelf -SW "$LIBRARY" | grep -q '\.debug_info' || { echo "no debug information"; return 77; }
+	nm -D "$LIBRARY" | grep -q -e __asan_ -e __tsan_ && { echo "a sanitizer's library"; return 77; }
+	public_types >"$scratch/now.xml" && abidiff --harmless "$types" "$scratch/now.xml" && return
+	echo "If that is meant: tests/test_abi.sh --update, and commit tests/abi.xml."
+	return 1
+}
 
 layout_is_the_stored_one() {
 	[ "$(uname -m)" = x86_64 ] || { echo "abi.txt speaks of x86_64"; return 77; }
@@ -75,6 +98,7 @@ soname_carries_the_abi_number() {
 }
 
 run layout_is_the_stored_one
+run types_are_the_stored_ones
 run exported_names_are_those_of_the_header
 run map_lists_each_name_in_its_version
 run map_has_no_patterns

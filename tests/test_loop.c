@@ -78,6 +78,35 @@ START_TEST(bad_config_is_einval)
 }
 END_TEST
 
+/* What is not spoken for today may mean something tomorrow: nobody may have set it. */
+START_TEST(each_bit_not_spoken_for_is_einval)
+{
+	struct onefd *made = NULL;
+
+	for (int bit = 0; bit < 64; bit++) {
+		const struct onefd_config bad[] = {
+			{ .reserved = { 1ull << bit } }, { .reserved = { 0, 1ull << bit } },
+			{ .pad = 1u << bit % 32 }, { .flags = 1u << (5 + bit % 27) },
+		};
+
+		for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+			ck_assert_int_eq(onefd_new(&made, &bad[i]), -EINVAL);
+	}
+	ck_assert_ptr_null(made);
+}
+END_TEST
+
+START_TEST(each_flag_of_the_header_makes_a_loop)
+{
+	for (uint32_t flag = ONEFD_NO_KAIO; flag <= ONEFD_NO_PROC; flag <<= 1) {
+		struct onefd *made = NULL;
+
+		ck_assert_int_eq(onefd_new(&made, &(struct onefd_config){ .flags = flag }), 0);
+		ck_assert_int_eq(onefd_free(made), 0);
+	}
+}
+END_TEST
+
 START_TEST(null_loop_is_einval)
 {
 	ck_assert_int_eq(onefd_free(NULL), 0);
@@ -616,6 +645,8 @@ int main(void)
 	TCase *unwiped = add_case(suite, "unwiped", make_unwiped_loop, free_loop);
 
 	tcase_add_test(bare, bad_config_is_einval);
+	tcase_add_test(bare, each_bit_not_spoken_for_is_einval);
+	tcase_add_test(bare, each_flag_of_the_header_makes_a_loop);
 	tcase_add_test(bare, null_loop_is_einval);
 	tcase_add_test(bare, nth_failure_of_new_leaks_nothing);
 	tcase_add_test(bare, version_is_the_headers);

@@ -171,7 +171,8 @@ START_TEST(bad_arguments_are_einval)
 				 -EINVAL);
 	}
 	onefd_signal_init(&signal, SIGUSR1, count_call);
-	ck_assert_int_eq(onefd_signal_start(loop, &signal, 2), -EINVAL);
+	for (int bit = 1; bit < 32; bit++)
+		ck_assert_int_eq(onefd_signal_start(loop, &signal, 1u << bit), -EINVAL);
 	ck_assert_int_eq(onefd_signal_start(NULL, &signal, 0), -EINVAL);
 }
 END_TEST
