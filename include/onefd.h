@@ -41,6 +41,9 @@ extern "C" {
 #define ONEFD_VERSION_MINOR 1
 #define ONEFD_VERSION_PATCH 0
 
+/* The library is built so; 32-bit machines want -D_FILE_OFFSET_BITS=64. */
+typedef char onefd_off_t_has_64_bits[sizeof(off_t) == 8 ? 1 : -1];
+
 /* The struct that holds @ptr as its @member: how callbacks find their owner. */
 #define onefd_container(ptr, type, member) \
 	((type *)((char *)(ptr) - offsetof(type, member)))

@@ -54,6 +54,14 @@ for compiler in g++ clang++; do
 	done
 done
 
+# As glibc has it on a 32-bit machine without _FILE_OFFSET_BITS.
+off_t_of_32_bits_is_refused() {
+	printf '#include <sys/types.h>\n#define off_t int\n#include <onefd.h>\n' >"$scratch/narrow.c"
+	$CC -fsyntax-only -I"$SOURCE/include" "$scratch/narrow.c" 2>&1 |
+		grep "onefd_off_t_has_64_bits.*negative"
+}
+run off_t_of_32_bits_is_refused
+
 # The flags that @1.h of include/onefd needs for its host.
 host_flags() {
 	case $1 in
