@@ -220,7 +220,9 @@ static inline int libevent_step(struct host *host, int timeout_ms)
 
 	if (timeout_ms > 0)
 		(void)evtimer_add(host->libevent.limit, &limit);
-	(void)event_base_loop(host->libevent.base, timeout_ms ? EVLOOP_ONCE : EVLOOP_NONBLOCK);
+	/* EVLOOP_NONBLOCK alone goes on for as long as there is work. */
+	(void)event_base_loop(host->libevent.base,
+			      EVLOOP_ONCE | (timeout_ms ? 0 : EVLOOP_NONBLOCK));
 	(void)evtimer_del(host->libevent.limit);
 	return host->libevent.adapter.error;
 }

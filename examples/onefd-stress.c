@@ -32,6 +32,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hosts.h"
+
 #define RECORDS		256u		/* requests in flight, at most */
 #define FILES		6u
 #define FILE_MOST	(256u << 10)	/* bytes to a file, at most */
@@ -60,7 +62,8 @@ static struct {
 	const char *parent;		/* where the directory is made */
 	bool direct, verbose, depth_fixed, budget_fixed, threads_fixed;
 	struct onefd_config config;
-} options = { .ops = 10000, .seed = 1, .cancel = 10 };
+	const struct host_kind *kind;
+} options = { .ops = 10000, .seed = 1, .cancel = 10, .kind = host_kinds };
 
 /* ---- the account --------------------------------------------------------- */
 
@@ -70,6 +73,7 @@ static struct {
 } account;
 
 static struct onefd *loop;
+static struct host host;		/* what the loop runs in */
 static uint64_t step_number, hash;
 static unsigned calling;		/* inside which a callback may not run */
 static bool in_callback, stuck, quit;
@@ -452,30 +456,83 @@ static bool conflicts(const struct model *model, off_t from, off_t to, bool writ
 
 static bool embedded;
 
-/* Waits by the one descriptor, as a host loop would. */
-static void wait_embedded(int timeout_ms)
+static bool readable(int timeout_ms)
 {
 	struct pollfd pfd = { .fd = CALL(onefd_fd(loop)), .events = POLLIN };
 
-	(void)poll(&pfd, 1, timeout_ms);
+	return poll(&pfd, 1, timeout_ms) > 0;
 }
 
-static int turn(int timeout_ms)
+static void turn_native(int timeout_ms)
 {
 	uint64_t before = ran;
 	int r;
 
+	/* Waits by the one descriptor, as a host loop would. */
 	if (embedded && timeout_ms) {
-		wait_embedded(timeout_ms);
+		(void)readable(timeout_ms);
 		timeout_ms = 0;
 	}
 	r = onefd_dispatch(loop, timeout_ms);
 	if (r < 0 || (uint64_t)r != ran - before)
 		blame(&account.wrong, "dispatch answered %d after %llu callbacks", r,
 		      (unsigned long long)(ran - before));
+}
+
+static void hang(void)
+{
+	int r = CALL(host_attach(&host, loop));
+
+	if (r < 0)
+		die("cannot attach to the host", -r);
+}
+
+static struct onefd_stats counts(void)
+{
+	struct onefd_stats stats;
+
+	(void)CALL(onefd_stats(loop, &stats, offsetof(struct onefd_stats, in_flight)));
+	return stats;
+}
+
+/* What dispatch answers, the host keeps to itself: the loop's own counts are held
+ * against ours, and each turn against what the descriptor said. */
+static void turn_in_host(int timeout_ms)
+{
+	struct onefd_stats before = counts(), after;
+	uint64_t ran_before = ran, turns;
+	bool ready;
+	int r;
+
+	if (!host.loop)
+		hang();			/* a callback took it out */
+	ready = readable(0);
+	r = host_step(&host, timeout_ms);
+	after = counts();
+	turns = after.turns - before.turns;
+	if (r < 0)
+		blame(&account.wrong, "the host gave up with %d", r);
+	if (turns > 1 || turns < ready)
+		blame(&account.wrong, "the host gave a loop that was %sreadable %llu turns",
+		      ready ? "" : "not ", (unsigned long long)turns);
+	if (after.callbacks - before.callbacks != ran - ran_before)
+		blame(&account.wrong, "the loop counted %llu callbacks, not %llu",
+		      (unsigned long long)(after.callbacks - before.callbacks),
+		      (unsigned long long)(ran - ran_before));
+}
+
+/* How many callbacks ran. */
+static uint64_t turn(int timeout_ms)
+{
+	uint64_t before = ran;
+
+	if (host_is_native(&host))
+		turn_native(timeout_ms);
+	else
+		turn_in_host(timeout_ms);
 	if (onefd_pending(loop) != out)
 		blame(&account.wrong, "%zu requests pending, not %u", onefd_pending(loop), out);
-	return r;
+	return ran - before;
 }
 
 static void ready_polls(uint64_t step);
@@ -742,6 +799,17 @@ static void must_be_busy(const char *what, int r)
 		blame(&account.wrong, "%s answered %d, not -EBUSY", what, r);
 }
 
+/* Out of the host, at times into it again at once, else before the next turn. */
+static void leave_host(const struct plan *plan)
+{
+	if (host_is_native(&host) || plan->variant % 3 == 0)
+		return;
+	CALL_VOID(host_detach(&host));
+	CALL_VOID(host_detach(&host));
+	if (plan->variant % 3 == 1)
+		hang();
+}
+
 /* What a callback does besides, as planned when its request was made. */
 static void act_inside(const struct plan *plan)
 {
@@ -757,6 +825,7 @@ static void act_inside(const struct plan *plan)
 		must_be_busy("free in a callback", CALL(onefd_free(loop)));
 		must_be_busy("drain in a callback", CALL(onefd_drain(loop, 0)));
 		must_be_busy("run in a callback", CALL(onefd_run(loop)));
+		leave_host(plan);
 		break;
 	case FLUSH_INSIDE:
 		(void)CALL(onefd_flush(loop));
@@ -1396,6 +1465,17 @@ static void end_helpers(void)
 	}
 }
 
+static bool tasks_delivered(void)
+{
+	for (unsigned i = 0; i < HELPERS * TASKS; i++) {
+		struct parcel *parcel = &helpers[i / TASKS].parcels[i % TASKS];
+
+		if (atomic_load_explicit(&parcel->delivered, memory_order_acquire) < parcel->posted)
+			return false;
+	}
+	return true;
+}
+
 /* The helpers rest and the loop is drained: what was posted has been delivered. */
 static void check_tasks(void)
 {
@@ -1628,25 +1708,56 @@ static void do_bad(const struct plan *plan)
 		must_be_busy("free with requests out", CALL(onefd_free(loop)));
 }
 
+static bool told;
+
 static void stop_loop(struct onefd_timer *timer)
 {
 	(void)timer;
 	enter("stop");
-	onefd_stop(loop);
+	told = true;
+	if (host_is_native(&host))
+		onefd_stop(loop);
 	leave();
+}
+
+static bool was_told(const void *arg)
+{
+	(void)arg;
+	return told;
+}
+
+/* As a program runs its host until it has what it wants. */
+static void run_host(void)
+{
+	if (!turn_until(was_told, NULL))
+		blame(&account.lost, "the timer that ends a run did not fire");
 }
 
 static void do_run(const struct plan *plan)
 {
 	struct onefd_timer timer;
 
+	told = false;
 	onefd_timer_init(&timer, stop_loop);
 	CALL_VOID(onefd_timer_start(loop, &timer, onefd_now(loop) + plan->act % (200 * USEC)));
-	expect("run", onefd_run(loop), 0);
+	if (host_is_native(&host))
+		expect("run", onefd_run(loop), 0);
+	else
+		run_host();
 	CALL_VOID(onefd_timer_stop(&timer));
 }
 
 /* ---- the life of a loop -------------------------------------------------- */
+
+static void open_host(void)
+{
+	int r = CALL(host_open(&host, options.kind, loop));
+
+	if (r < 0)
+		die("cannot make a host", -r);
+	if (!host_is_native(&host))
+		must_be_busy("attach of what is attached", CALL(onefd_attach(loop)));
+}
 
 static void begin_life(const struct plan *plan)
 {
@@ -1668,6 +1779,7 @@ static void begin_life(const struct plan *plan)
 	embedded = plan->variant % 2;
 	if (embedded)
 		(void)CALL(onefd_fd(loop));
+	open_host();
 	for (unsigned i = 0; i < FILES; i++)
 		init_model(&models[i]);
 	start_signals();
@@ -1675,6 +1787,20 @@ static void begin_life(const struct plan *plan)
 		open_pair(&pairs[i]);
 		start_pair(&pairs[i], 0);
 	}
+}
+
+static bool nothing_out(const void *arg)
+{
+	(void)arg;
+	return !out && tasks_delivered();
+}
+
+/* In a host, half of the loops are drained by its turns. */
+static int drain_loop(void)
+{
+	if (!host_is_native(&host) && embedded)
+		return turn_until(nothing_out, NULL) ? 0 : -ETIMEDOUT;
+	return onefd_drain(loop, (int)(STALL_NS / MSEC));
 }
 
 /* Requests and tasks: these must end before the loop may. */
@@ -1686,7 +1812,7 @@ static void drain(void)
 		must_be_busy("free with requests out", CALL(onefd_free(loop)));
 	ready_polls(UINT64_MAX);
 	rest_helpers();
-	r = onefd_drain(loop, (int)(STALL_NS / MSEC));
+	r = drain_loop();
 	if (r < 0 || out || onefd_pending(loop)) {
 		blame(&account.wrong, "drain answered %d with %u requests out", r, out);
 		stuck = true;
@@ -1731,6 +1857,9 @@ static void end_life(const struct plan *plan)
 		settle();
 	if (stuck)
 		return;
+	if (!host_is_native(&host) && host.loop)
+		must_be_busy("free in a host", CALL(onefd_free(loop)));
+	CALL_VOID(host_detach(&host));
 	r = CALL(onefd_free(loop));
 	if (r < 0) {
 		blame(&account.wrong, "free answered %d when all was drained", r);
@@ -1738,6 +1867,7 @@ static void end_life(const struct plan *plan)
 		return;
 	}
 	loop = NULL;
+	host_close(&host);
 	for (unsigned i = 0; i < TIMERS; i++)
 		timers[i].armed = false;
 	for (unsigned i = 0; i < PAIRS; i++)
@@ -1881,6 +2011,18 @@ static void report(void)
 	       (unsigned long long)hash);
 }
 
+/* What a host's library opens once for all its loops, it keeps. */
+static void warm_up(void)
+{
+	int r = onefd_new(&loop, NULL);
+
+	if (r < 0)
+		die("onefd_new", -r);
+	open_host();
+	host_close(&host);
+	(void)onefd_free(loop);
+}
+
 static int stress(void)
 {
 	unsigned before;
@@ -1894,6 +2036,7 @@ static int stress(void)
 	for (unsigned i = 0; i < TIMERS; i++)
 		onefd_timer_init(&timers[i].timer, timer_fired);
 	start_helpers();
+	warm_up();
 	before = count_descriptors();
 	run();
 	if (!stuck && count_descriptors() != before)
@@ -1916,6 +2059,8 @@ static void usage(FILE *stream)
 	      "  --direct      half of the files O_DIRECT, where that is possible\n"
 	      "  --depth=N --threads=N --budget=N\n"
 	      "                as in struct onefd_config (each loop draws its own)\n"
+	      "  --loop=NAME   inside that loop: libev, libuv, libevent, glib or sd-event, where\n"
+	      "                it is built in (native: in none)\n"
 	      "  --no-kaio --no-ring --no-nowait --no-sysfs --no-proc\n"
 	      "                as if the machine did not have it\n"
 	      "  --verbose     more counts\n"
@@ -1941,7 +2086,7 @@ static uint64_t number(const char *text, uint64_t most)
 
 /* Long options stand for themselves from here; those below are flags of the loop. */
 enum { OPT_OPS = 256, OPT_SEED, OPT_CANCEL, OPT_DIR, OPT_DIRECT, OPT_DEPTH, OPT_THREADS,
-       OPT_BUDGET, OPT_VERBOSE, OPT_HELP };
+       OPT_BUDGET, OPT_LOOP, OPT_VERBOSE, OPT_HELP };
 
 static const struct option long_options[] = {
 	{ "ops", required_argument, NULL, OPT_OPS },
@@ -1952,6 +2097,7 @@ static const struct option long_options[] = {
 	{ "depth", required_argument, NULL, OPT_DEPTH },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "budget", required_argument, NULL, OPT_BUDGET },
+	{ "loop", required_argument, NULL, OPT_LOOP },
 	{ "verbose", no_argument, NULL, OPT_VERBOSE },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "no-kaio", no_argument, NULL, ONEFD_NO_KAIO },
@@ -2002,6 +2148,11 @@ static bool parse_option(int option, const char *text)
 		return true;
 	case OPT_DIRECT:
 		options.direct = true;
+		return true;
+	case OPT_LOOP:
+		options.kind = host_named("onefd-stress", text);
+		if (!options.kind)
+			exit(2);
 		return true;
 	case OPT_VERBOSE:
 		options.verbose = true;
