@@ -149,6 +149,12 @@ static inline struct flight *flight(struct onefd_req *req)
 	return (struct flight *)req->engine;
 }
 
+/* What it is asked of; -1: of none. */
+static inline int req_fd(const struct onefd_req *req)
+{
+	return req->file ? req->file->fd : ((const struct flight *)req->engine)->call.fd;
+}
+
 /* The sum of a request's buffers; submit has checked that it fits. */
 static inline size_t req_length(const struct onefd_req *req)
 {

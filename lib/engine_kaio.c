@@ -14,6 +14,7 @@
 
 #include "core.h"
 #include "histogram.h"
+#include "probe.h"
 #include "sys.h"
 #include "work.h"
 
@@ -83,7 +84,7 @@ static void fill(struct engine_kaio *kaio, struct onefd_req *req)
 	default:
 		fill_transfer(cb, req);
 	}
-	cb->aio_fildes = req->file ? req->file->fd : flight(req)->call.fd;
+	cb->aio_fildes = req_fd(req);
 	if (!is_silent(req)) {
 		cb->u.c.flags = IOCB_FLAG_RESFD;
 		cb->u.c.resfd = (unsigned)kaio->wake_fd;
@@ -150,10 +151,13 @@ static int submit_timed(struct engine_kaio *kaio, long count, uint64_t bytes)
 	struct onefd_stats *stats = &kaio->engine.loop->stats;
 	long slept = kaio->suspicious ? sys.sleeps() : 0;
 	uint64_t began = sys.now();
-	int r = submit(kaio, count);
+	int r;
 
+	PROBE(io_submit_begin, kaio->engine.loop, count);
+	r = submit(kaio, count);
 	kaio->engine.loop->clock = sys.now();
 	kaio->last_ns = kaio->engine.loop->clock - began;
+	PROBE(io_submit_end, kaio->engine.loop, r, kaio->last_ns);
 	if (kaio->suspicious)
 		slept = sys.sleeps() - slept;
 	kaio->last_slow = judge_slow(kaio, bytes, slept);
@@ -177,6 +181,7 @@ static void take(struct engine_kaio *kaio, struct onefd_link *list, uint32_t cou
 		req->state = STATE_OUT;
 		flight(req)->engine = &kaio->engine;
 		kaio->silent += is_silent(req);
+		PROBE(sent, kaio->engine.loop, req, req->op, ROUTE_KAIO);
 	}
 	/* They stand in no list while they are out: cut off in one go. */
 	list->next = req->link.next;

@@ -32,6 +32,7 @@
 #include "core.h"
 #include "handed.h"
 #include "prefetch.h"
+#include "probe.h"
 #include "sys.h"
 #include "work.h"
 
@@ -524,6 +525,7 @@ static void join_queue(struct engine *engine, struct pages_queue *queue, struct 
 	flight(req)->rounds = 0;
 	flight(req)->awaiting = NULL;
 	flight(req)->busy = flight(req)->dropped = false;
+	PROBE(sent, engine->loop, req, req->op, ROUTE_PAGES);
 	list_remove(&req->link);
 	list_push(&queue->fresh, &req->link);
 }

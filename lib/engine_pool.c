@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #include "core.h"
+#include "probe.h"
 #include "sys.h"
 
 static struct engine_pool *pool_of(struct engine *engine)
@@ -182,6 +183,8 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 
 		req->state = STATE_OUT;
 		flight(req)->engine = engine;
+		PROBE(sent, engine->loop, req, req->op,
+		      flight(req)->flags & FLIGHT_SLOT ? ROUTE_WORKER_KAIO : ROUTE_WORKER);
 		if (!lane->threads && !grow(lane, 1)) {
 			work_alone(pool, req);
 			continue;

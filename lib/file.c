@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 
 #include "core.h"
+#include "probe.h"
 #include "sys.h"
 
 #define DEFAULT_ALIGN 4096
@@ -234,6 +235,7 @@ bool file_blocked(struct onefd_file *file, int way, bool slow)
 	file->detour[way] = DETOUR << file->penalty[way];
 	if (file->penalty[way] < PENALTY_MOST)
 		file->penalty[way]++;
+	PROBE(demoted, file->loop, file->fd, way, file->detour[way]);
 	return true;
 }
 

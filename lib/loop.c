@@ -8,6 +8,7 @@
 
 #include "core.h"
 #include "histogram.h"
+#include "probe.h"
 
 #define NSEC_PER_MSEC UINT64_C(1000000)
 
@@ -215,6 +216,7 @@ static int turn(struct onefd *loop, uint64_t timeout_ns, uint64_t *clock)
 		return count;
 	}
 	loop->now = sys.now();
+	PROBE(turn_begin, loop, count);
 	tasks_attend(&loop->tasks, true);
 	ran = run_callbacks(loop, count);
 	tasks_attend(&loop->tasks, false);
@@ -225,7 +227,9 @@ static int turn(struct onefd *loop, uint64_t timeout_ns, uint64_t *clock)
 	*clock = loop->clock ? loop->clock : sys.now();
 	loop->stats.turns++;
 	loop->stats.callbacks += (uint64_t)ran;
-	histogram_add(&loop->stats.turn_ns, busy + *clock - loop->now);
+	busy += *clock - loop->now;
+	histogram_add(&loop->stats.turn_ns, busy);
+	PROBE(turn_end, loop, ran, busy);
 	return ran;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "probe.h"
 #include "route.h"
 #include "sys.h"
 
@@ -142,13 +143,15 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg)
 {
 	if (!prep(req, OP_CALL, NULL, 0))
 		return;
+	flight(req)->call.fd = -1;
 	flight(req)->call.fn = call;
 	flight(req)->call.buf = arg;
 }
 
 /* ---- submission -------------------------------------------------------- */
 
-static int check_buffers(const struct onefd_req *req)
+/* These answer how many bytes it is about, or -errno. */
+static ssize_t check_buffers(const struct onefd_req *req)
 {
 	const struct onefd_file *file = req->file;
 	uint64_t most = INT64_MAX;
@@ -164,10 +167,10 @@ static int check_buffers(const struct onefd_req *req)
 	/* Widened to whole blocks it must be an offset still. */
 	if (file->flags & ONEFD_FILE_DIRECT)
 		most -= most % file->off_align;
-	return (uint64_t)req->offset + sum > most ? -EINVAL : 0;
+	return (uint64_t)req->offset + sum > most ? -EINVAL : (ssize_t)sum;
 }
 
-static int check_range(const struct onefd_req *req)
+static ssize_t check_range(const struct onefd_req *req)
 {
 	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
 	/* A sendfile that is submitted anew has had other things in @bytes. */
@@ -175,10 +178,10 @@ static int check_range(const struct onefd_req *req)
 
 	if (req->offset < 0 || len > SSIZE_MAX || len > (uint64_t)(INT64_MAX - req->offset))
 		return -EINVAL;
-	return 0;
+	return (ssize_t)len;
 }
 
-static int check(const struct onefd *loop, const struct onefd_req *req)
+static ssize_t check(const struct onefd *loop, const struct onefd_req *req)
 {
 	const struct call *call = &flight((struct onefd_req *)(uintptr_t)req)->call;
 
@@ -212,7 +215,7 @@ static int check(const struct onefd *loop, const struct onefd_req *req)
 
 int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
 {
-	int r;
+	ssize_t r;
 
 	if (!loop || !req || !fn)
 		return -EINVAL;
@@ -222,7 +225,8 @@ int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
 		return -EBUSY;
 	r = check(loop, req);
 	if (r < 0)
-		return r;
+		return (int)r;
+	PROBE(submit, loop, req, req->op, req_fd(req), req->offset, r);
 	req->fn = fn;
 	req->loop = loop;
 	req->state = STATE_QUEUED;
@@ -422,6 +426,7 @@ int requests_dispatch(struct onefd *loop, uint32_t budget)
 		requests->out--;
 		/* From here the request is the caller's: fn may free it. */
 		req->state = STATE_PREPARED;
+		PROBE(done, loop, req, req->op, req->res);
 		req->fn(req);
 		ran++;
 	}

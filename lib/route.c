@@ -26,6 +26,7 @@
 #include "file.h"
 #include "order.h"
 #include "prefetch.h"
+#include "probe.h"
 #include "sendfile.h"
 #include "work.h"
 
@@ -131,6 +132,7 @@ static void to_device(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		return;
 	}
 	loop->stats.held++;
+	PROBE(held, loop, req, queue->major, queue->minor, queue->used, queue->limit);
 	list_push(&queue->held, &req->link);
 }
 
@@ -436,6 +438,7 @@ static void blame(struct onefd *loop, struct engine_kaio *kaio)
 		if (window_narrow(queue_of(req))) {
 			narrowed = queue_of(req);
 			loop->stats.narrowed++;
+			PROBE(narrowed, loop, narrowed->major, narrowed->minor, narrowed->limit);
 		} else if (!req->file->detour[file_way(req)]) {
 			/* Once a submission, however many of the file it took: a
 			 * second time would double the detour. */

@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "core.h"
+#include "probe.h"
 
 void tasks_attend(struct tasks *tasks, bool attended)
 {
@@ -62,6 +63,7 @@ int tasks_dispatch(struct onefd *loop)
 		 * store: it acquires what a poster wrote that was told
 		 * -EALREADY. */
 		__atomic_exchange_n(&task->posted, 0, __ATOMIC_ACQ_REL);
+		PROBE(task, loop, task);
 		task->fn(task);
 	}
 	return (int)ran;
@@ -83,6 +85,7 @@ int onefd_post(struct onefd *loop, struct onefd_task *task)
 		return -ECHILD;
 	if (__atomic_exchange_n(&task->posted, 1, __ATOMIC_ACQ_REL))
 		return -EALREADY;
+	PROBE(post, loop, task);
 	newest = atomic_load_explicit(&loop->tasks.inbox, memory_order_relaxed);
 	do
 		task->next = newest;

@@ -7,6 +7,7 @@
 #include "timer.h"
 
 #include "core.h"
+#include "probe.h"
 
 int timers_open(struct onefd *loop)
 {
@@ -47,6 +48,7 @@ int timers_dispatch(struct onefd *loop)
 	for (; ran < loop->budget && timers_next(&loop->timers) <= loop->now; ran++) {
 		struct onefd_timer *timer = take_first(&loop->timers);
 
+		PROBE(timer, loop, timer, timer->deadline);
 		timer->fn(timer);
 	}
 	return (int)ran;

@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "core.h"
+#include "probe.h"
 
 void watches_open(struct watches *watches)
 {
@@ -48,6 +49,7 @@ int watches_dispatch(struct onefd *loop, int count)
 			continue;
 		watch->slot = NULL;
 		loop->watches.ran++;
+		PROBE(watch, loop, watch, watch->fd, event->events);
 		watch->fn(watch, event->events);
 	}
 	return loop->watches.ran;
