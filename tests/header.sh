@@ -14,11 +14,6 @@ HEADER=$SOURCE/include/onefd.h
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/onefd-header.XXXXXX") || exit 1
 trap 'rm -rf "$scratch"' EXIT
 
-# Passes on what it reads and fails if that is anything: a list of what is wrong.
-nothing() {
-	! grep .
-}
-
 # One spelling for declarations that differ in white space only.
 normalise() {
 	awk '{

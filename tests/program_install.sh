@@ -1,26 +1,21 @@
 #!/bin/bash
 # What the README and the first comments print holds of an installed copy, in TAP.
 # Usage: program_install.sh SOURCE_ROOT BUILD_ROOT
-set -u
-source=$1 build=$2
-top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-install.XXXXXX") || exit 1
-trap 'rm -rf "$top"' EXIT
-. "$(dirname "$0")/tap.sh"
+. "$(dirname "$0")/installed.sh"
 
-meson install -C "$build" --no-rebuild --quiet --destdir "$top/installed" || exit 1
-pc=$(find "$top/installed" -name onefd.pc)
-library=$(find "$top/installed" -name libonefd.so)
-export PKG_CONFIG_PATH="${pc%/*}" PKG_CONFIG_SYSROOT_DIR="$top/installed" LD_LIBRARY_PATH="${library%/*}"
-cd "$top" || exit 1
-
-# The compile line that a text shows.
+# The compile lines that a text shows.
 compile_line() {
 	sed -nE 's/^( \*)?[[:space:]]+(cc .*)/\2/p' "$1"
 }
 
 readme_program_compiles_and_runs_as_printed() {
-	awk '/^```$/ { inside = 0 } inside; /^```c$/ { inside = 1 }' "$source/README.md" >first.c
-	sh -ec "$(compile_line "$source/README.md")" && ./first | cmp - /etc/passwd
+	local line
+
+	printed c >first.c && same lines "$(compile_line "$source/README.md" | wc -l)" 2 || return
+	while read -r line; do
+		rm -f first
+		sh -ec "$line" && ./first | cmp - /etc/passwd || { echo "$line"; return 1; }
+	done < <(compile_line "$source/README.md")
 }
 
 readme_program_has_25_lines() {

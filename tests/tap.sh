@@ -35,3 +35,8 @@ plan() {
 same() {
 	[ "$2" = "$3" ] || { echo "$1: $2 is not $3"; return 1; }
 }
+
+# Passes on what it reads and fails if that is anything: a list of what is wrong.
+nothing() {
+	! grep .
+}
