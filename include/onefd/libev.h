@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <onefd.h>
+#include <unistd.h>
 
 #if defined(EV_READ) && !defined(EV_H_)
 #error "<ev.h> comes before libevent's headers, which have macros of its names"
@@ -48,10 +49,22 @@ static inline void onefd_libev_orphan(struct ev_loop *host, ev_cleanup *cleanup,
 	onefd_libev_detach(onefd_container(cleanup, struct onefd_libev, cleanup));
 }
 
+/* Most builds of libev abort when epoll refuses a descriptor: ask it before. */
+static inline int onefd_libev_too_deep(int fd)
+{
+	struct epoll_event event = { EPOLLIN, { NULL } };
+	int outer = epoll_create1(EPOLL_CLOEXEC), deep;
+
+	deep = epoll_ctl(outer, EPOLL_CTL_ADD, fd, &event) < 0 && errno == ELOOP;
+	if (outer >= 0)
+		close(outer);
+	return deep;
+}
+
 /*
  * Hangs @loop in @host until the detach; @adapter is lent until then. It keeps
- * ev_run() going (ev_unref() if it shall not). Errors as onefd_attach(); nothing
- * has changed then.
+ * ev_run() going (ev_unref() if it shall not). Errors as onefd_attach(), and
+ * -ELOOP: epolls nest too deep; nothing has changed then.
  */
 static inline int onefd_libev_attach(struct onefd_libev *adapter, struct ev_loop *host,
 				     struct onefd *loop)
@@ -60,6 +73,10 @@ static inline int onefd_libev_attach(struct onefd_libev *adapter, struct ev_loop
 
 	if (fd < 0)
 		return fd;
+	if (onefd_libev_too_deep(fd)) {
+		onefd_detach(loop);
+		return -ELOOP;
+	}
 	adapter->loop = loop;
 	adapter->error = 0;
 	adapter->host = host;

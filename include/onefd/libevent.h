@@ -50,6 +50,8 @@ static inline int onefd_libevent_attach(struct onefd_libevent *adapter,
 
 	if (fd < 0)
 		return fd;
+	/* Nobody waits in it, but libevent's debug mode aborts for what could block. */
+	(void)evutil_make_socket_nonblocking(fd);
 	errno = 0;
 	if (event_assign(&adapter->event, host, fd, EV_READ | EV_PERSIST,
 			 onefd_libevent_ready, adapter) < 0 ||
@@ -72,6 +74,7 @@ static inline void onefd_libevent_detach(struct onefd_libevent *adapter)
 	/* A base that is freed deletes its events, and may not be named after. */
 	if (adapter->event.ev_evcallback.evcb_flags & EVLIST_INSERTED)
 		event_del(&adapter->event);
+	event_debug_unassign(&adapter->event);
 	onefd_detach(adapter->loop);
 	adapter->loop = NULL;
 }

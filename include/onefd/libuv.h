@@ -19,6 +19,11 @@ struct onefd_libuv {
 	uv_poll_t *poll;	/* read-only: for uv_unref(); libuv's after the detach */
 };
 
+struct onefd_libuv_handle {	/* private: what libuv needs for longer */
+	uv_poll_t poll;
+	uv_close_cb closed;
+};
+
 static inline void onefd_libuv_detach(struct onefd_libuv *adapter);
 
 /* A callback may free the adapter: only a dispatch that ran none leaves it. */
@@ -36,7 +41,11 @@ static inline void onefd_libuv_ready(uv_poll_t *poll, int status, int events)
 
 static inline void onefd_libuv_closed(uv_handle_t *poll)
 {
-	free(poll);
+	struct onefd_libuv_handle *handle = (struct onefd_libuv_handle *)poll;
+
+	if (handle->closed)
+		handle->closed(poll);
+	free(handle);
 }
 
 /*
@@ -48,24 +57,37 @@ static inline int onefd_libuv_attach(struct onefd_libuv *adapter, uv_loop_t *hos
 				     struct onefd *loop)
 {
 	int fd = adapter && host ? onefd_attach(loop) : -EINVAL, r;
-	uv_poll_t *poll;
+	struct onefd_libuv_handle *handle;
 
 	if (fd < 0)
 		return fd;
-	poll = (uv_poll_t *)malloc(sizeof *poll);
-	r = poll ? uv_poll_init(host, poll, fd) : -ENOMEM;
+	handle = (struct onefd_libuv_handle *)malloc(sizeof *handle);
+	r = handle ? uv_poll_init(host, &handle->poll, fd) : -ENOMEM;
 	if (r < 0) {
-		free(poll);
+		free(handle);
 		onefd_detach(loop);
 		return r;
 	}
-	poll->data = adapter;
+	handle->poll.data = adapter;
+	handle->closed = NULL;
 	/* Fails for a descriptor that has another handle, which init has refused. */
-	(void)uv_poll_start(poll, UV_READABLE, onefd_libuv_ready);
+	(void)uv_poll_start(&handle->poll, UV_READABLE, onefd_libuv_ready);
 	adapter->loop = loop;
 	adapter->error = 0;
-	adapter->poll = poll;
+	adapter->poll = &handle->poll;
 	return 0;
+}
+
+/* The host has closed the handle, as one of all: it may not be closed again, and is
+ * freed at once if libuv has done with it, bit 1 of its flags, and after that if not. */
+static inline void onefd_libuv_disown(struct onefd_libuv_handle *handle)
+{
+	if (handle->poll.flags & 2) {
+		free(handle);
+		return;
+	}
+	handle->closed = handle->poll.close_cb;
+	handle->poll.close_cb = onefd_libuv_closed;
 }
 
 /*
@@ -77,7 +99,9 @@ static inline void onefd_libuv_detach(struct onefd_libuv *adapter)
 {
 	if (!adapter || !adapter->loop)
 		return;
-	if (!uv_is_closing((uv_handle_t *)adapter->poll))
+	if (uv_is_closing((uv_handle_t *)adapter->poll))
+		onefd_libuv_disown((struct onefd_libuv_handle *)adapter->poll);
+	else
 		uv_close((uv_handle_t *)adapter->poll, onefd_libuv_closed);
 	onefd_detach(adapter->loop);
 	adapter->loop = NULL;
