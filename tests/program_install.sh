@@ -8,6 +8,11 @@ compile_line() {
 	sed -nE 's/^( \*)?[[:space:]]+(cc .*)/\2/p' "$1"
 }
 
+# Of those that want a library more than onefd, what was not built lacks it.
+left_out() {
+	[ ! -x "$build/examples/$(basename "$1" .c)" ] && [[ $(compile_line "$1") != *"--libs onefd)" ]]
+}
+
 readme_program_compiles_and_runs_as_printed() {
 	local line
 
@@ -27,6 +32,7 @@ examples_compile_with_the_line_in_their_comment() {
 
 	cp "$source"/examples/*.h .
 	for program in "$source"/examples/*.c; do
+		left_out "$program" && continue
 		name=$(basename "$program" .c)
 		line=$(compile_line "$program")
 		[ -n "$line" ] || { echo "$name: no compile line"; return 1; }
@@ -39,6 +45,7 @@ examples_are_installed_and_run() {
 	local program
 
 	for program in "$source"/examples/*.c; do
+		left_out "$program" && continue
 		program=$(find installed -type f -name "$(basename "$program" .c)")
 		"$program" --help | grep -qi '^usage:' || { echo "$program"; return 1; }
 	done
