@@ -25,6 +25,7 @@ struct outcome {
 	double ops_per_s, cpu_us, p50_us, p99_us, p999_us, submit_share, longest_us;
 	double hit_p99_us, miss_p50_us, late_p999_us;
 	double hit_share;		/* of a miss that a hit takes */
+	double ns;			/* of an operation */
 };
 
 /* ---- histograms --------------------------------------------------------- */
@@ -33,19 +34,19 @@ static unsigned bucket_of(uint64_t ns)
 {
 	unsigned power;
 
-	if (ns < 16)
+	if (ns < 64)
 		return (unsigned)ns;
 	power = 63 - (unsigned)__builtin_clzll(ns);
-	return (power - 3) * 16 + (unsigned)(ns >> (power - 4) & 15);
+	return (power - 5) * 64 + (unsigned)(ns >> (power - 6) & 63);
 }
 
 static uint64_t upper_edge(unsigned bucket)
 {
-	unsigned power = bucket / 16 + 3;
+	unsigned power = bucket / 64 + 5;
 
-	if (bucket < 16)
+	if (bucket < 64)
 		return bucket;
-	return ((UINT64_C(17) + bucket % 16) << (power - 4)) - 1;
+	return ((UINT64_C(65) + bucket % 64) << (power - 6)) - 1;
 }
 
 void bench_histogram_add(struct bench_histogram *histogram, uint64_t ns)
@@ -395,6 +396,7 @@ static struct outcome outcome_of(const struct bench_run *run)
 	};
 
 	outcome.hit_share = outcome.hit_p99_us / outcome.miss_p50_us;
+	outcome.ns = ns / ops;
 	if (run->submit_ns != BENCH_NONE)
 		outcome.submit_share = (double)run->submit_ns / ns;
 	if (run->longest_ns != BENCH_NONE)
@@ -504,7 +506,19 @@ static struct spread spread_field(const struct outcome *rounds, unsigned count, 
 	return spread_of(values, n);
 }
 
-/* Pair by pair: both of a pair ran in the same round. */
+/* Pair by pair, this and the next: both of a pair ran in the same round. */
+static struct spread spread_difference(const struct outcome *rounds, const struct outcome *peer,
+				       unsigned count, size_t offset)
+{
+	double values[ROUNDS_MOST];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		if (rounds[i].there && peer[i].there && field(&peer[i], offset) > 0)
+			values[n++] = field(&rounds[i], offset) - field(&peer[i], offset);
+	return spread_of(values, n);
+}
+
 static struct spread spread_ratio(const struct outcome *rounds, const struct outcome *peer,
 				  unsigned count, size_t offset)
 {
@@ -542,7 +556,7 @@ static void print_row(const char *name, const struct outcome *rounds, const stru
 	struct spread ops = SPREAD(ops_per_s);
 	double share = MEDIAN(submit_share);
 
-	printf("%-12s %10.0f %10.0f %10.0f %9.1f", name, ops.median, ops.low, ops.high,
+	printf("%-14s %10.0f %10.0f %10.0f %9.1f", name, ops.median, ops.low, ops.high,
 	       NSEC / ops.median);
 	print_cell(MEDIAN(cpu_us), 8, 3);
 	print_cell(MEDIAN(p50_us), 8, 1);
@@ -567,7 +581,7 @@ static void print_head(const struct bench_program *program, const struct bench_o
 	if (!work->counted)
 		printf(" of %g s", options->seconds);
 	printf("%s%s\n", work->note ? "; " : "", work->note ? work->note : "");
-	printf("%-12s %10s %10s %10s %9s %8s %8s %8s %8s %9s %6s  ops/s : %-11s  cpu : %s\n", "",
+	printf("%-14s %10s %10s %10s %9s %8s %8s %8s %8s %9s %6s  ops/s : %-11s  cpu : %s\n", "",
 	       "ops/s", "min", "max", "ns/op", "cpu us", "p50 us", "p99", "p99.9", "longest",
 	       "sub %", program->peer, program->peer);
 }
@@ -583,13 +597,13 @@ static void print_more(const char *name, const struct outcome *rounds, unsigned 
 	struct spread late = SPREAD(late_p999_us);
 
 	if (MEDIAN(hit_p99_us) >= 0) {
-		printf("%-12s hit p99 %.1f us, miss p50 %.1f us; hit p99 : miss p50", name,
+		printf("%-14s hit p99 %.1f us, miss p50 %.1f us; hit p99 : miss p50", name,
 		       MEDIAN(hit_p99_us), MEDIAN(miss_p50_us));
 		print_ratio(SPREAD(hit_share));
 		printf("\n");
 	}
 	if (late.median >= 0)
-		printf("%-12s heartbeat late by p99.9 %.1f us (%.1f..%.1f)\n", name, late.median,
+		printf("%-14s heartbeat late by p99.9 %.1f us (%.1f..%.1f)\n", name, late.median,
 		       late.low, late.high);
 }
 
@@ -603,12 +617,12 @@ static void print_against(const struct bench_program *program, const struct benc
 
 	if (!took_part(ours, options->rounds))
 		return;
-	printf("%s against   %-19s  %-19s  %-19s  %-19s\n", program->ours, "ops/s", "cpu", "p50", "p99");
+	printf("%s against     %-19s  %-19s  %-19s  %-19s\n", program->ours, "ops/s", "cpu", "p50", "p99");
 	for (unsigned i = 0; i < program->count; i++) {
 		rounds = outcomes + i * options->rounds;
 		if (i == ours_at || !took_part(rounds, options->rounds))
 			continue;
-		printf("%-12s", program->contenders[i].name);
+		printf("%-14s", program->contenders[i].name);
 		RATIO(ops_per_s);
 		RATIO(cpu_us);
 		RATIO(p50_us);
@@ -625,6 +639,53 @@ static unsigned find(const struct bench_program *program, const char *name)
 	while (at < program->count && (!name || strcmp(program->contenders[at].name, name)))
 		at++;
 	return at;
+}
+
+/* In nanoseconds, of a member that counts @unit of them. */
+static void print_difference(const struct outcome *rounds, const struct outcome *peer,
+			     unsigned count, size_t offset, double unit)
+{
+	struct spread spread = spread_difference(rounds, peer, count, offset);
+	char cell[64] = "-";
+
+	if (took_part(peer, count))
+		snprintf(cell, sizeof cell, "%+.0f (%+.0f..%+.0f)", spread.median * unit,
+			 spread.low * unit, spread.high * unit);
+	printf("  %-24s", cell);
+}
+
+/* Where latencies were taken, they are the time that counts. */
+static void print_more_than(const struct outcome *rounds, const struct outcome *peer, unsigned count)
+{
+	if (MEDIAN(p50_us) >= 0)
+		print_difference(rounds, peer, count, offsetof(struct outcome, p50_us), 1e3);
+	else
+		print_difference(rounds, peer, count, offsetof(struct outcome, ns), 1);
+	print_difference(rounds, peer, count, offsetof(struct outcome, cpu_us), 1e3);
+}
+
+static void print_differences(const struct bench_program *program,
+			      const struct bench_options *options, const struct outcome *outcomes,
+			      const struct outcome *peer)
+{
+	printf("%-14s  more ns than %-11s  %-24s  %-24s  %-24sthan\n", "", program->peer, "cpu",
+	       "more ns", "cpu");
+	for (unsigned i = 0; i < program->count; i++) {
+		const struct outcome *rounds = outcomes + i * options->rounds;
+		unsigned beside = find(program, program->contenders[i].beside);
+
+		if (!took_part(rounds, options->rounds) || rounds == peer)
+			continue;
+		printf("%-14s", program->contenders[i].name);
+		print_more_than(rounds, peer, options->rounds);
+		if (beside < program->count &&
+		    took_part(outcomes + beside * options->rounds, options->rounds)) {
+			print_more_than(rounds, outcomes + beside * options->rounds,
+					options->rounds);
+			printf("%s", program->contenders[i].beside);
+		}
+		printf("\n");
+	}
 }
 
 static void print_table(const struct bench_program *program, const struct bench_options *options,
@@ -646,6 +707,8 @@ static void print_table(const struct bench_program *program, const struct bench_
 			   options->rounds);
 	if (ours_at < program->count)
 		print_against(program, options, outcomes, ours_at);
+	if (program->differences && peer)
+		print_differences(program, options, outcomes, peer);
 	fflush(stdout);
 }
 
@@ -681,7 +744,8 @@ static int one_round(const struct bench_program *program, const struct bench_opt
 	for (unsigned i = 0; i < program->count; i++) {
 		unsigned turn = (i + round) % program->count;
 
-		*run = (struct bench_run){ .work = work, .options = options, .round = round };
+		*run = (struct bench_run){ .work = work, .options = options, .round = round,
+					   .data = program->contenders[turn].data };
 		failures += one_run(program, options, &program->contenders[turn], run,
 				    &outcomes[turn * options->rounds + round]);
 	}

@@ -38,8 +38,8 @@ struct bench_options {
 	bool verbose;			/* contenders may say on stderr what they did */
 };
 
-/* 16 buckets to each power of two: a quantile is right to 6 %. */
-#define BENCH_BUCKETS (64 * 16)
+/* 64 buckets to each power of two: a quantile is right to 1.6 %. */
+#define BENCH_BUCKETS (64 * 64)
 
 struct bench_histogram {
 	uint64_t count, max;
@@ -61,7 +61,8 @@ struct bench_run {
 	const struct bench_options *options;
 	unsigned round;
 	bool warmup;			/* nothing of this run is kept */
-	void *state;			/* the contender's own, from its setup */
+	const void *data;		/* the contender's, from its table */
+	void *state;			/* its own, from its setup */
 
 	/* the contender's answer, emptied before each run */
 	uint64_t ops;
@@ -83,12 +84,15 @@ struct bench_contender {
 	int (*run)(struct bench_run *run);		/* 0 or -errno */
 	void (*teardown)(struct bench_run *run);	/* NULL: the child just ends */
 	bool (*fits)(const struct bench_case *work);	/* NULL: takes part in all */
+	const void *data;
+	const char *beside;		/* whose time is taken off its own, or NULL */
 };
 
 struct bench_program {
 	const char *name;
 	const char *peer;			/* whom the others are measured against */
 	const char *ours;			/* measured against every other too, or NULL */
+	bool differences;			/* it is the time that each adds that is of interest */
 	const char *help;			/* what --size and --depth mean here */
 	const char *const *works;		/* for --work, up to a NULL; NULL: none */
 	int (*prepare)(struct bench_run *run);	/* before each run's clock, or NULL */
