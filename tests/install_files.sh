@@ -124,6 +124,17 @@ program_may_have_every_private_name_itself() {
 	cc -static -o usurper usurper.c $(pkg-config --cflags --static --libs onefd) && ./usurper
 }
 
+# Both have notes, and the linker keeps the base of one of them.
+program_may_have_probes_of_its_own() {
+	static_is_installed || return
+	{ echo '#include <sys/sdt.h>'; cat "$source/tests/outside.c"; } |
+		sed 's/^\tif (argc != 2)/\tDTRACE_PROBE(outside, begin);\n&/' >probed.c
+	cc -E -include sys/sdt.h -x c /dev/null >/dev/null 2>&1 || { echo "no sys/sdt.h"; return 77; }
+	# shellcheck disable=SC2046
+	cc -static -o probed probed.c $(pkg-config --cflags --static --libs onefd) &&
+		readelf -n probed | grep -q 'Provider: outside' && ./probed probed.c | cmp - probed.c
+}
+
 every_header_is_installed() {
 	diff <(cd "$source/include" && find . -name '*.h' | sort) \
 		<(cd "$prefix/include" && find . -name '*.h' | sort)
@@ -175,6 +186,7 @@ run library_calls_the_checking_functions __stack_chk_fail $checking
 run archive_has_the_names_of_the_header_alone
 run archive_has_nothing_for_a_second_optimization
 run program_may_have_every_private_name_itself
+run program_may_have_probes_of_its_own
 run every_header_is_installed
 run every_page_is_installed_under_each_of_its_names
 run every_function_has_a_page_of_its_name
