@@ -1,0 +1,154 @@
+#!/bin/bash
+# The Debian packages, in TAP: built from a copy of the tree, looked at, and used as
+# if they were installed, with nothing installed.
+# Usage: install_debian.sh SOURCE_ROOT BUILD_ROOT
+set -u
+source=$1 build=$2
+. "$source/tests/tap.sh"
+
+skip_all() {
+	echo "1..0 # SKIP $1"
+	exit 0
+}
+
+command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null || skip_all "no debhelper"
+missing=$(cd "$source" && dpkg-checkbuilddeps 2>&1) || skip_all "${missing#*: }"
+
+top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-debian.XXXXXX") || exit 1
+trap 'rm -rf "$top"' EXIT
+mkdir "$top/onefd" "$top/root"
+tar -C "$source" -cf - --exclude=./.git --exclude='./build*' --exclude='./obj-*' \
+	--exclude="./${build#"$source"/}" . | tar -C "$top/onefd" -xf - || exit 1
+cd "$top/onefd" || exit 1
+
+packages_are_built() {
+	DEB_BUILD_OPTIONS='nocheck noautodbgsym parallel=2' dpkg-buildpackage -b -us -uc \
+		>"$top/log" 2>&1 || { tail -n 30 "$top/log"; return 1; }
+	cd "$top" && ls ./*.deb | sed 's/_.*//; s|./||' |
+		diff - <(printf '%s\n' libonefd-dev libonefd0 onefd-tools)
+}
+
+# What cannot be helped is in an override. That no bug asks for the package is a
+# warning.
+lintian_finds_no_errors() {
+	command -v lintian >/dev/null || { echo "no lintian"; return 77; }
+	lintian --fail-on error --allow-root --no-tag-display-limit "$top"/*.changes
+}
+
+# Of what is new or gone dpkg-gensymbols speaks when it builds: here, of versions.
+symbols_are_those_of_the_map() {
+	sed -n 's/^ \(onefd_.*\) [0-9.]*$/\1/p' debian/libonefd0.symbols | sort |
+		diff <(awk '/{$/ { version = $1 }
+			/^\tonefd_/ { sub(/;/, ""); print $1 "@" version }' lib/onefd.map | sort) -
+}
+
+# Files and links of package @1, compressed pages and documents without .gz.
+contents() {
+	dpkg-deb -c "$top/$1"_*.deb | awk '$1 !~ /^d/ { print $6 }' | sed 's/\.gz$//; s|^\./||'
+}
+
+field() {
+	dpkg-deb -f "$top/$1"_*.deb "$2"
+}
+
+upstream() {
+	field libonefd0 Version | sed 's/-[^-]*$//'
+}
+
+version_is_that_of_the_tree() {
+	same version "$(upstream)" "$(sed -n "s/^ *version: '\(.*\)',/\1/p" meson.build)"
+}
+
+library_package_has_the_library_alone() {
+	contents libonefd0 | grep -v ^usr/share/doc/ | sed 's|/[^/]*-linux-[^/]*/|/|' |
+		diff - <(printf 'usr/lib/%s\n' "libonefd.so.$(upstream)" libonefd.so.0)
+}
+
+development_package_has_headers_pages_and_both_libraries() {
+	local name
+
+	contents libonefd-dev >"$top/dev"
+	{
+		(cd include && find . -name '*.h' -printf 'usr/include/%P\n')
+		(cd man && find . -name '*.[37]' -printf '%P\n' && awk -f names.awk ./*.[37] |
+			sed 's/ .*//') | sed 's|.*\.\([37]\)$|usr/share/man/man\1/&|'
+		printf '%s\n' /libonefd.a /libonefd.so /pkgconfig/onefd.pc
+	} | while read -r name; do
+		grep -q -x -e ".*$name" "$top/dev" || echo "no $name"
+	done | nothing
+}
+
+tools_package_has_the_programs_and_their_pages() {
+	local page
+
+	contents onefd-tools >"$top/tools"
+	for page in man/*.1; do
+		page=$(basename "$page" .1)
+		grep -qx "usr/bin/$page" "$top/tools" && grep -qx "usr/share/man/man1/$page.1" "$top/tools" ||
+			echo "no $page"
+	done | nothing
+}
+
+# An adapter's header is of use to those who have its host, and they have it.
+hosts_are_suggested_and_not_depended_on() {
+	local host
+
+	for host in libev libevent libglib2.0 libsystemd libuv1; do
+		field libonefd-dev Suggests | grep -qw -e "$host-dev" || echo "$host not suggested"
+		field libonefd-dev Depends | grep -w -e "$host-dev"
+		field libonefd0 Depends | grep -w -e "$host"
+	done | nothing
+}
+
+packages_depend_on_one_another() {
+	field libonefd-dev Depends | grep -qF "libonefd0 (= $(field libonefd0 Version))" &&
+		field libonefd-dev Depends | grep -qw libaio-dev &&
+		field onefd-tools Depends | grep -qF 'libonefd0 (>= '
+}
+
+unpacked_packages_compile_and_run_a_program() {
+	local package libraries
+
+	for package in "$top"/*.deb; do
+		dpkg-deb -x "$package" "$top/root" || return
+	done
+	libraries=$(dirname "$top"/root/usr/lib/*/libonefd.so)
+	# shellcheck disable=SC2046
+	cc -o "$top/outside" tests/outside.c $(PKG_CONFIG_SYSROOT_DIR=$top/root \
+		PKG_CONFIG_PATH=$libraries/pkgconfig pkg-config --cflags --libs onefd) &&
+		LD_LIBRARY_PATH=$libraries "$top/outside" README.md | cmp - README.md
+}
+
+unpacked_links_lead_somewhere() {
+	find "$top/root" -xtype l | nothing
+}
+
+# As on a machine where the packages are: a /usr of ours above the machine's, for
+# this one command.
+installed() {
+	unshare -rm sh -ec 'mount -t overlay -o "lowerdir=$0/usr:/usr" overlay /usr; exec "$@"' \
+		"$top/root" "$@"
+}
+
+autopkgtest_passes() {
+	installed true || { echo "no mount namespaces here"; return 77; }
+	mkdir "$top/autopkgtest" &&
+		AUTOPKGTEST_TMP=$top/autopkgtest installed "debian/tests/$1" || return
+	rm -r "$top/autopkgtest"
+}
+
+run packages_are_built
+run lintian_finds_no_errors
+run symbols_are_those_of_the_map
+run version_is_that_of_the_tree
+run library_package_has_the_library_alone
+run development_package_has_headers_pages_and_both_libraries
+run tools_package_has_the_programs_and_their_pages
+run hosts_are_suggested_and_not_depended_on
+run packages_depend_on_one_another
+run unpacked_packages_compile_and_run_a_program
+run unpacked_links_lead_somewhere
+for script in $(sed -n 's/^Tests: //p' debian/tests/control); do
+	run autopkgtest_passes "$script"
+done
+plan
