@@ -51,8 +51,29 @@ examples_are_installed_and_run() {
 	done
 }
 
+# The commands that the EXAMPLES of page @1 show, with folders of ours for those named.
+shown() {
+	sed -n '/^\.Sh EXAMPLES/,/^\.Sh SEE/s/^\.Dl \$ //p' "$1" |
+		sed "s|/srv/backup/|$top/backup/|; s|/usr/lib|$source/lib|"
+}
+
+examples_of_a_page_run() {
+	local page=$source/man/$1 line
+
+	[ -x "$prefix/bin/${1%.1}" ] || { echo "${1%.1} is not installed"; return 77; }
+	[ "$(shown "$page" | wc -l)" -ge 1 ] || { echo "no example"; return 1; }
+	! shown "$page" | grep -q /run/ || { echo "it wants a server"; return 77; }
+	mkdir -p backup && head -c 1M /dev/urandom >disk.img || return
+	while read -r line; do
+		PATH=$prefix/bin:$PATH sh -c "$line" >said 2>&1 || { cat said; echo "$line"; return 1; }
+	done < <(shown "$page")
+}
+
 run readme_program_compiles_and_runs_as_printed
 run readme_program_has_25_lines
 run examples_compile_with_the_line_in_their_comment
 run examples_are_installed_and_run
+for page in "$source"/man/*.1; do
+	run examples_of_a_page_run "${page##*/}"
+done
 plan

@@ -176,6 +176,16 @@ synopsis_compiles() {
 	compile "$scratch/synopsis.c"
 }
 
+# What an overview tells to include. <onefd/x.h> wants its host's headers too: that
+# they compile is for another test.
+includes_of_the_synopsis_are_ours() {
+	local header
+
+	for header in $(section SYNOPSIS "$man/$1" | sed -n 's/^\.In \(onefd[^ ]*\).*/\1/p'); do
+		[ -f "$SOURCE/include/$header" ] || echo "no $header"
+	done | nothing
+}
+
 # Of the two errnos common to all, a free of NULL is fine, and a forked child
 # makes a loop of its own.
 common_errnos() {
@@ -255,6 +265,28 @@ references_to_pages_of_ours_lead_somewhere() {
 		grep -v -x -F -f <(known) | nothing
 }
 
+# Literal blocks are excerpts of the header, examples in C, or else for a shell.
+other_blocks_are_shell() {
+	local file
+
+	awk -v examples="$([ "${1##*.}" != 1 ] && echo EXAMPLES)" \
+		-v excerpts="$([ "${1##*.}" = 3 ] && echo DESCRIPTION)" '
+		/^\.Sh /	{ name = substr($0, 5) }
+		name != examples && name != excerpts' "$man/$1" | blocks "$scratch/other"
+	for file in "$scratch"/other.*.c; do
+		[ ! -f "$file" ] || sh -n "$file" || echo "$1"
+		rm -f "$file"
+	done 2>&1 | nothing
+}
+
+every_function_page_has_an_example() {
+	local page
+
+	for page in "$man"/*.3; do
+		ls "$scratch/${page##*/}".*.c >/dev/null
+	done 2>&1 | nothing
+}
+
 example_compiles() {
 	compile "$scratch/$1.c"
 }
@@ -292,6 +324,7 @@ options_agree() {
 for page in "$man"/*.[1-9]; do
 	run lint_is_silent "${page##*/}"
 	run references_to_pages_of_ours_lead_somewhere "${page##*/}"
+	run other_blocks_are_shell "${page##*/}"
 done
 run every_page_is_installed
 run every_function_is_named_by_one_page
@@ -303,6 +336,9 @@ run every_constant_is_explained
 run every_constant_of_a_page_exists
 run every_counter_is_explained
 
+for page in "$man"/*.[37]; do
+	run includes_of_the_synopsis_are_ours "${page##*/}"
+done
 for page in "$man"/*.3; do
 	run synopsis_compiles "${page##*/}"
 	run excerpts_are_in_the_header "${page##*/}"
@@ -323,6 +359,7 @@ done
 for file in $(grep -l '^int main(' "$scratch"/onefd*.c); do
 	run example_links "$(basename "$file" .c)"
 done
+run every_function_page_has_an_example
 run program_of_the_overview_counts_lines
 
 for page in "$man"/*.1; do
