@@ -250,10 +250,11 @@ int onefd_cancel(struct onefd_req *req)
 	if (!loop_is_ours(loop))
 		return -ECHILD;
 	if (req->state == STATE_QUEUED) {
+		/* What is done already has been announced. */
+		if (loop->embedded && !loop->dispatching && list_empty(&loop->requests.done))
+			wake_signal(&loop->wake);
 		list_remove(&req->link);
 		route_finish(loop, req, -ECANCELED);
-		if (loop->embedded && !loop->dispatching)
-			wake_signal(&loop->wake);
 		return 0;
 	}
 	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)

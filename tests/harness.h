@@ -27,6 +27,8 @@
 #include <check.h>
 #include <dirent.h>
 #include <onefd.h>
+#include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +118,20 @@ static inline int count_fds(void)
 		count++;
 	closedir(dir);
 	return count - 2;	/* . and .. */
+}
+
+static inline bool readable(int fd)
+{
+	struct pollfd one = { .fd = fd, .events = POLLIN };
+
+	return must_libc(poll(&one, 1, 0)) == 1;
+}
+
+static inline void wait_readable(int fd)
+{
+	struct pollfd one = { .fd = fd, .events = POLLIN };
+
+	ck_assert_int_eq(poll(&one, 1, CASE_TIMEOUT_S * 1000), 1);
 }
 
 #endif

@@ -3,7 +3,6 @@
 #define ONEFD_TESTS_REACTOR_H
 
 #include <onefd.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 
@@ -63,20 +62,6 @@ static inline void free_loop(void)
 	sys.eventfd_signal = sys_before.eventfd_signal;
 	sys.timerfd_arm = sys_before.timerfd_arm;
 	sys.madvise = sys_before.madvise;
-}
-
-static inline bool readable(int fd)
-{
-	struct pollfd one = { .fd = fd, .events = POLLIN };
-
-	return must_libc(poll(&one, 1, 0)) == 1;
-}
-
-static inline void wait_readable(int fd)
-{
-	struct pollfd one = { .fd = fd, .events = POLLIN };
-
-	ck_assert_int_eq(poll(&one, 1, CASE_TIMEOUT_S * 1000), 1);
 }
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "../lib/sys.h"
@@ -19,7 +20,7 @@
 
 static struct onefd *loop;
 static struct sys_calls real;
-static atomic_ullong allocations, calls, submits;
+static atomic_ullong allocations, calls, submits, waits, wakes, arms, readings;
 static atomic_bool counting;
 
 void *__real_malloc(size_t size);
@@ -55,8 +56,16 @@ int __wrap_posix_memalign(void **ret, size_t align, size_t size)
 	return __real_posix_memalign(ret, align, size);
 }
 
-/* A table entry that counts, whatever its arguments. sys.now() is the vDSO's,
- * which is no system call; sys.alloc() and its kin are counted above. */
+/* A table entry that counts, whatever its arguments; some have a count of their
+ * own beside. sys.now() is the vDSO's, which is no system call; sys.alloc() and its
+ * kin are counted above. */
+#define COUNTED_TWICE(name, result, parameters, arguments, own)		\
+	static result count_##name parameters				\
+	{								\
+		calls += counting;					\
+		own += counting;					\
+		return real.name arguments;				\
+	}
 #define COUNTED(name, result, parameters, arguments)			\
 	static result count_##name parameters				\
 	{								\
@@ -64,11 +73,14 @@ int __wrap_posix_memalign(void **ret, size_t align, size_t size)
 		return real.name arguments;				\
 	}
 
+COUNTED_TWICE(epoll_wait, int, (int e, struct epoll_event *ev, int n, int ms), (e, ev, n, ms), waits)
+COUNTED_TWICE(eventfd_signal, int, (int fd), (fd), wakes)
+COUNTED_TWICE(timerfd_arm, int, (int fd, uint64_t deadline), (fd, deadline), arms)
+COUNTED_TWICE(io_submit, int, (io_context_t ctx, long count, struct iocb **batch),
+	      (ctx, count, batch), submits)
+
 COUNTED(epoll_ctl, int, (int e, int op, int fd, struct epoll_event *event), (e, op, fd, event))
-COUNTED(epoll_wait, int, (int e, struct epoll_event *ev, int n, int ms), (e, ev, n, ms))
 COUNTED(epoll_pwait2, int, (int e, struct epoll_event *ev, int n, uint64_t ns), (e, ev, n, ns))
-COUNTED(eventfd_signal, int, (int fd), (fd))
-COUNTED(timerfd_arm, int, (int fd, uint64_t deadline), (fd, deadline))
 COUNTED(read, ssize_t, (int fd, void *buf, size_t len), (fd, buf, len))
 COUNTED(io_getevents, int, (io_context_t c, long n, struct io_event *ev), (c, n, ev))
 COUNTED(io_cancel, int, (io_context_t c, struct iocb *iocb), (c, iocb))
@@ -85,11 +97,10 @@ COUNTED(madvise, int, (void *at, size_t size, int advice), (at, size, advice))
 COUNTED(map, void *, (void *at, size_t size), (at, size))
 COUNTED(thread, int, (pthread_t *ret, void *(*fn)(void *), void *arg), (ret, fn, arg))
 
-static int count_io_submit(io_context_t ctx, long count, struct iocb **batch)
+static uint64_t count_now(void)
 {
-	calls += counting;
-	submits += counting;
-	return real.io_submit(ctx, count, batch);
+	readings += counting;
+	return real.now();
 }
 
 static void count_all(void)
@@ -113,6 +124,7 @@ static void count_all(void)
 	sys.madvise = count_madvise;
 	sys.map = count_map;
 	sys.thread = count_thread;
+	sys.now = count_now;
 }
 
 static void set_up(void)
@@ -371,6 +383,165 @@ START_TEST(direct_batches_of_32_cost_under_a_tenth_of_a_call_each)
 }
 END_TEST
 
+/* ---- as a guest: what a host's wakes cost beside the host's own wait ------------ */
+
+#define EVENTS 64
+#define WAKES 100
+
+static int fds[EVENTS];
+static struct onefd_watch watches[EVENTS];
+static struct onefd_timer timers[2];
+
+static void take(struct onefd_watch *watch, uint32_t events)
+{
+	eventfd_t value;
+
+	(void)events;
+	must_libc(eventfd_read(watch->fd, &value));
+}
+
+static void no_timer(struct onefd_timer *timer)
+{
+	(void)timer;
+}
+
+/* A timer far off, for there is always one. */
+static void embed(void)
+{
+	must(onefd_fd(loop));
+	onefd_timer_init(&timers[0], no_timer);
+	onefd_timer_init(&timers[1], no_timer);
+	onefd_timer_start(loop, &timers[0], UINT64_MAX / 2);
+	for (int i = 0; i < EVENTS; i++) {
+		fds[i] = (int)must_libc(eventfd(0, EFD_CLOEXEC));
+		onefd_watch_init(&watches[i], fds[i], take);
+		must(onefd_watch_start(loop, &watches[i], EPOLLIN));
+	}
+}
+
+static void disembed(void)
+{
+	for (int i = 0; i < EVENTS; i++)
+		close(fds[i]);
+}
+
+/* So many of the descriptors are readable, and the host sees it. */
+static void host_wakes(int ready)
+{
+	for (int i = 0; i < ready; i++)
+		must_libc(eventfd_write(fds[i], 1));
+	if (!readable(onefd_fd(loop)))
+		ck_abort_msg("not readable");
+	counting = true;
+	if (onefd_dispatch(loop, 0) != ready)
+		ck_abort_msg("not %d callbacks", ready);
+	counting = false;
+}
+
+START_TEST(host_wake_costs_one_wait_and_no_other_call)
+{
+	embed();
+	for (int i = 0; i < WAKES; i++)
+		host_wakes(_i);
+	ck_assert_uint_eq(waits, WAKES);
+	ck_assert_uint_eq(calls, WAKES);
+	ck_assert_uint_eq(allocations, 0);
+	/* At the beginning and at the end of what the callbacks took. */
+	ck_assert_uint_eq(readings, 2 * WAKES);
+	disembed();
+}
+END_TEST
+
+START_TEST(timer_is_armed_only_when_the_earliest_changed)
+{
+	uint64_t far = UINT64_MAX / 2;
+
+	embed();
+	counting = true;
+	for (uint64_t i = 1; i <= WAKES; i++)
+		onefd_timer_start(loop, &timers[1], far + i);
+	onefd_timer_stop(&timers[1]);
+	ck_assert_uint_eq(arms, 0);
+	onefd_timer_start(loop, &timers[1], far - 1);
+	onefd_timer_start(loop, &timers[1], far - 1);
+	ck_assert_uint_eq(arms, 1);
+	onefd_timer_stop(&timers[1]);
+	counting = false;
+	ck_assert_uint_eq(arms, 2);
+	ck_assert_uint_eq(calls, 2);
+	disembed();
+}
+END_TEST
+
+/* Inside a turn the timer is armed once, at its end, for what is the earliest then. */
+static void move_about(struct onefd_watch *watch, uint32_t events)
+{
+	take(watch, events);
+	for (uint64_t i = 0; i < WAKES; i++)
+		onefd_timer_start(loop, &timers[1], UINT64_MAX / 2 - WAKES + i);
+}
+
+START_TEST(timers_moved_in_a_turn_are_armed_once)
+{
+	embed();
+	watches[0].fn = move_about;
+	host_wakes(1);
+	ck_assert_uint_eq(arms, 1);
+	host_wakes(1);
+	ck_assert_uint_eq(arms, 1);
+	disembed();
+}
+END_TEST
+
+static void no_task(struct onefd_task *task)
+{
+	(void)task;
+}
+
+START_TEST(tasks_posted_between_turns_are_one_wake)
+{
+	struct onefd_task tasks[EVENTS];
+
+	embed();
+	counting = true;
+	for (int i = 0; i < EVENTS; i++) {
+		onefd_task_init(&tasks[i], no_task);
+		must(onefd_post(loop, &tasks[i]));
+	}
+	counting = false;
+	ck_assert_uint_eq(wakes, 1);
+	ck_assert_uint_eq(calls, 1);
+	must(onefd_drain(loop, -1));
+	disembed();
+}
+END_TEST
+
+/* One for those submitted; and one for those cancelled, which are done by then. */
+START_TEST(requests_between_turns_are_one_wake_and_cancelling_them_one)
+{
+	embed();
+	open_jobs(_i, 0);
+	counting = true;
+	for (int i = 0; i < DEPTH; i++) {
+		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, BLOCK, i * BLOCK);
+		job_submit(loop, &jobs[i]);
+	}
+	counting = false;
+	ck_assert_uint_eq(calls, 1);
+	counting = true;
+	for (int i = 0; i < DEPTH; i++)
+		must(onefd_cancel(&jobs[i].req));
+	counting = false;
+	ck_assert_uint_eq(wakes, 2);
+	ck_assert_uint_eq(calls, 2);
+	ck_assert(readable(onefd_fd(loop)));
+	must(onefd_drain(loop, -1));
+	ck_assert(!readable(onefd_fd(loop)));
+	close_jobs();
+	disembed();
+}
+END_TEST
+
 /* The counters themselves: a test that counts nothing would pass for ever. */
 START_TEST(what_is_done_is_counted)
 {
@@ -399,5 +570,13 @@ int main(void)
 	tcase_add_loop_test(tcase, streams_allocate_nothing, 0, places);
 	tcase_add_loop_test(tcase, sendfiles_allocate_nothing, 0, places);
 	tcase_add_loop_test(tcase, direct_batches_of_32_cost_under_a_tenth_of_a_call_each, 0, places);
+	tcase = add_case(suite, "guest", set_up, tear_down);
+	tcase_add_loop_test(tcase, host_wake_costs_one_wait_and_no_other_call, 1, 2);
+	tcase_add_loop_test(tcase, host_wake_costs_one_wait_and_no_other_call, EVENTS, EVENTS + 1);
+	tcase_add_test(tcase, timer_is_armed_only_when_the_earliest_changed);
+	tcase_add_test(tcase, timers_moved_in_a_turn_are_armed_once);
+	tcase_add_test(tcase, tasks_posted_between_turns_are_one_wake);
+	tcase_add_loop_test(tcase, requests_between_turns_are_one_wake_and_cancelling_them_one, 0,
+			    places);
 	return run_suite(suite);
 }

@@ -546,7 +546,7 @@ END_TEST
 
 /* ---- 5. one fd, readable if and only if there is work --------------------- */
 
-static bool readable(int timeout_ms)
+static bool readable_within(int timeout_ms)
 {
 	struct pollfd pollfd = { .fd = onefd_fd(loop), .events = POLLIN };
 
@@ -560,7 +560,7 @@ static bool readable(int timeout_ms)
  */
 static bool falls_silent(int completions)
 {
-	for (; readable(0); completions--) {
+	for (; readable_within(0); completions--) {
 		if (completions == 0)
 			return false;
 		ck_assert_int_eq(onefd_dispatch(loop, 0), 0);
@@ -573,7 +573,7 @@ static void host_until_done(const struct job *jobs, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		while (!jobs[i].calls) {
-			ck_assert(readable(10 * 1000));
+			ck_assert(readable_within(10 * 1000));
 			must(onefd_dispatch(loop, 0));
 		}
 }
@@ -585,11 +585,11 @@ START_TEST(one_fd_says_that_requests_are_unsent)
 	int fd = make_file(_i, 8 * BLOCK, O_RDONLY | direct_flag(_i));
 
 	must(onefd_file_init(loop, &file, fd));
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	for (int i = 0; i < 8; i++) {
 		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, BLOCK, i * BLOCK);
 		job_submit(loop, &jobs[i]);
-		ck_assert(readable(0));
+		ck_assert(readable_within(0));
 	}
 	host_until_done(jobs, 8);
 	ck_assert(falls_silent(8));
@@ -607,12 +607,12 @@ START_TEST(one_fd_is_silent_while_a_worker_is_at_it)
 	struct job *jobs = make_jobs(1, 0);
 
 	sem_init(&gate, 0, 0);
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	onefd_prep_call(&jobs[0].req, wait_at_gate, NULL);
 	job_submit(loop, &jobs[0]);
 	must(onefd_dispatch(loop, 0));
 	must(onefd_dispatch(loop, 0));
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	sem_post(&gate);
 	host_until_done(jobs, 1);
 	ck_assert(falls_silent(1));
@@ -629,17 +629,17 @@ START_TEST(one_fd_says_what_the_budget_left)
 
 	remake_loop((struct onefd_config){ .budget = 1 });
 	must(onefd_file_init(loop, &file, fd));
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	for (int i = 0; i < 8; i++) {
 		onefd_prep_pread(&jobs[i].req, &file, jobs[i].buf, BLOCK, i * BLOCK);
 		job_submit(loop, &jobs[i]);
 		ck_assert_int_eq(job_cancel(&jobs[i]), 0);
 	}
 	for (int i = 0; i < 8; i++) {
-		ck_assert(readable(0));
+		ck_assert(readable_within(0));
 		ck_assert_int_eq(onefd_dispatch(loop, 0), 1);
 	}
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	ck_assert_uint_eq(onefd_pending(loop), 0);
 	free_jobs(jobs, 8);
 	close(fd);
@@ -657,13 +657,13 @@ START_TEST(one_fd_says_that_a_timer_is_due)
 	struct onefd_timer timer;
 
 	onefd_timer_init(&timer, note);
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	onefd_timer_start(loop, &timer, onefd_now(loop) + 3600 * 1000 * MILLISECOND);
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 	onefd_timer_start(loop, &timer, onefd_now(loop) + MILLISECOND);
-	ck_assert(readable(10 * 1000));
+	ck_assert(readable_within(10 * 1000));
 	ck_assert_int_eq(onefd_dispatch(loop, 0), 1);
-	ck_assert(!readable(0));
+	ck_assert(!readable_within(0));
 }
 END_TEST
 
