@@ -50,7 +50,7 @@ for tool in ${*:-asan tsan valgrind}; do
 		;;
 	tsan)
 		set_up build-tsan -Db_sanitize=thread -Db_lundef=false
-		run build-tsan --setup tsan $(present build-tsan $faulty $hosts random embed faults loop \
+		run build-tsan --setup tsan $(present build-tsan $faulty hosts random embed faults loop \
 			names pages pool prefetch rules sendfile stream task writes)
 		;;
 	valgrind)

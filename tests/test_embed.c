@@ -259,6 +259,8 @@ static void too_many_tasks(void)
 	spend_budget_thrice();
 }
 
+/* Edge-triggered inside: once fetched they are gone from the host's view, but only
+ * what runs in this turn is fetched, and the rest stays in it. */
 static void too_many_events(void)
 {
 	struct onefd_watch watches[MANY];
@@ -302,6 +304,31 @@ static void too_many_requests(void)
 	}
 	spend_budget_thrice();
 }
+
+/* A host that watches edge-triggered is told of work once; what the budget left is
+ * no news to it. This is why adapters watch level-triggered. */
+START_TEST(edge_triggered_host_sleeps_on_what_the_budget_left)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int host = (int)must_libc(epoll_create1(EPOLL_CLOEXEC));
+	struct onefd_watch watches[MANY];
+
+	must_libc(epoll_ctl(host, EPOLL_CTL_ADD, fd, &event));
+	for (int i = 0; i < MANY; i++) {
+		onefd_watch_init(&watches[i], (int)must_libc(eventfd(1, 0)), take);
+		must(onefd_watch_start(loop, &watches[i], EPOLLIN));
+	}
+	ck_assert_int_eq(epoll_wait(host, &event, 1, CASE_TIMEOUT_S * 1000), 1);
+	turn(SMALL_BUDGET);
+	ck_assert(readable(fd));
+	ck_assert_int_eq(epoll_wait(host, &event, 1, 0), 0);
+	for (int i = 0; i < MANY; i++) {
+		onefd_watch_stop(&watches[i]);
+		close(watches[i].fd);
+	}
+	close(host);
+}
+END_TEST
 
 static void (*const excesses[])(void) = {
 	too_many_timers, too_many_tasks, too_many_events, too_many_signals,
@@ -398,6 +425,7 @@ int main(void)
 			    sizeof kinds / sizeof kinds[0]);
 	tcase_add_loop_test(embedded, budget_stop_keeps_fd_readable, 0,
 			    sizeof excesses / sizeof excesses[0]);
+	tcase_add_test(embedded, edge_triggered_host_sleeps_on_what_the_budget_left);
 	tcase_add_test(native, work_from_before_is_announced_by_the_first_call);
 	tcase_add_test(native, native_loop_leaves_the_timerfd_alone);
 	tcase_add_test(native, a_loop_can_be_the_host_of_a_loop);

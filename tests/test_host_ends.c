@@ -433,6 +433,36 @@ START_TEST(host_refuses_what_nests_too_deep)
 }
 END_TEST
 
+/* ---- a turn that fails ------------------------------------------------------ */
+
+static int no_memory(int epfd, struct epoll_event *events, int count, int timeout_ms)
+{
+	(void)epfd;
+	(void)events;
+	(void)count;
+	(void)timeout_ms;
+	return -ENOMEM;
+}
+
+START_TEST(turn_that_fails_stops_the_watch_and_is_told)
+{
+	struct adapter *mine;
+	struct onefd_task task;
+
+	enter(_i);
+	mine = adapter;
+	post(&task, 1, count_task);
+	sys.epoll_wait = no_memory;
+	run_until(!mine->loop);
+	sys.epoll_wait = sys_before.epoll_wait;
+	ck_assert_int_eq(mine->error, -ENOMEM);
+	must(ops->attach(adapter, host, loop));
+	ck_assert_int_eq(mine->error, 0);
+	run_until(calls);
+	leave();
+}
+END_TEST
+
 /* ---- forked ----------------------------------------------------------------- */
 
 /* Runs @fn in a child, and is what it returned. */
@@ -544,6 +574,7 @@ static void add_rules(Suite *suite, int index)
 	add_rule(tcase, index, attach_needs_no_descriptor);
 	add_rule(tcase, index, three_epolls_may_nest_under_the_guest);
 	add_rule(tcase, index, host_refuses_what_nests_too_deep);
+	add_rule(tcase, index, turn_that_fails_stops_the_watch_and_is_told);
 	tcase_set_tags(forks, "fork");
 	add_rule(forks, index, attach_in_a_forked_child_is_echild);
 	if (hosts[index]->forks)

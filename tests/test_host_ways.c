@@ -171,6 +171,7 @@ static void make_uv(void)
 static void free_uv(void)
 {
 	onefd_libuv_detach(&uv_guest);
+	memset(&uv_guest, 0, sizeof uv_guest);	/* or a leak would not show */
 	ck_assert_int_eq(uv_run(&uv, UV_RUN_DEFAULT), 0);
 	ck_assert_int_eq(uv_loop_close(&uv), 0);
 	free_loop();
@@ -384,6 +385,7 @@ START_TEST(libevent_finds_nothing_wrong_in_its_debug_mode)
 		post_one();
 		event_base_loop(host, EVLOOP_ONCE);
 		onefd_libevent_detach(&adapter);
+		ck_assert(!event_initialized(&adapter.event));	/* the account is closed */
 		memset(&adapter, 0, sizeof adapter);
 	}
 	must(onefd_libevent_attach(&adapter, host, loop));

@@ -526,6 +526,7 @@ static void run_host(struct onefd_task *task)
 	(void)task;
 	calls++;
 	nested = true;
+	onefd_wake(loop);	/* or the host would see nothing of the guest */
 	ops->timer(host, 2, end, NULL);
 	run_until(over);
 	nested = false;
