@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# header.sh - what the tests of the header, the manual and the ABI share: reading
-# <onefd.h> as text. Sourced, with $0 the test; brings tap.sh along.
+# header.sh - what the tests of the headers, the manual and the ABI share: reading
+# <onefd.h> and the adapters as text. Sourced, with $0 the test; brings tap.sh along.
 #
 # Meson sets SOURCE, CC, LIBRARY and PROGRAMS; by hand they have defaults.
 set -u
@@ -9,6 +9,7 @@ CC=${CC:-cc}
 LIBRARY=${LIBRARY:-$SOURCE/build/lib/libonefd.so}
 PROGRAMS=${PROGRAMS:-$SOURCE/build/examples}
 HEADER=$SOURCE/include/onefd.h
+ADAPTERS=("$SOURCE"/include/onefd/*.h)
 . "$SOURCE/tests/tap.sh"
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/onefd-header.XXXXXX") || exit 1
@@ -65,6 +66,36 @@ prototypes() {
 
 callbacks() {
 	statements "$HEADER" | grep -v '{' | grep '^typedef .*(.*)$'
+}
+
+# Of the functions that adapters define, those that are for others.
+adapter_prototypes() {
+	local header
+
+	for header in "${ADAPTERS[@]}"; do
+		statements "$header" | grep -oE 'static inline [^;{}]*_(attach|detach)\([^;{}]*\) ?\{'
+	done | sed 's/^static inline //; s/ *{$//' | normalise
+}
+
+adapter_functions() {
+	adapter_prototypes | sed 's/(.*//; s/.*[ *]//'
+}
+
+# The flags that adapter @1 needs for its host.
+host_flags() {
+	local package=$1
+
+	case $1 in
+	glib) package=glib-2.0 ;;
+	libevent) package=libevent_core ;;
+	sd-event) package=libsystemd ;;
+	esac
+	pkg-config --cflags "$package" 2>/dev/null
+}
+
+# A compiler's word that somebody else's header is not here.
+missing_header() {
+	grep -o "fatal error: .*[Nn]o such file.*\|'[^ ]*' file not found" | grep -v onefd
 }
 
 functions() {

@@ -62,18 +62,6 @@ off_t_of_32_bits_is_refused() {
 }
 run off_t_of_32_bits_is_refused
 
-# The flags that @1.h of include/onefd needs for its host.
-host_flags() {
-	case $1 in
-	glib) package=glib-2.0 ;;
-	libevent) package=libevent_core ;;
-	sd-event) package=libsystemd ;;
-	fuse) package=fuse3 ;;
-	*) package=$1 ;;
-	esac
-	pkg-config --cflags "$package" 2>/dev/null
-}
-
 # host_compiles COMPILER STANDARD HEADER...: in one file, in this order, twice
 host_compiles() {
 	local compiler=$1 standard=$2 language=c flags='' header said
@@ -89,15 +77,14 @@ host_compiles() {
 	said=$("$compiler" -x $language $flags -D_GNU_SOURCE -std="$standard" -Wall -Wextra \
 		-Werror -Wno-unused-function -fsyntax-only -I"$SOURCE/include" \
 		"$scratch/host.c" 2>&1) && return
-	grep -o "fatal error: .*[Nn]o such file.*\|'[^ ]*' file not found" <<<"$said" |
-		grep -v onefd && return 77
+	missing_header <<<"$said" && return 77
 	echo "$said"
 	return 1
 }
 
 hosts=(libev libevent libuv glib sd-event)	# libev first: see libevent.h
 for compiler in 'gcc c99' 'gcc c11' 'clang gnu17' 'g++ c++11' 'g++ c++20' 'clang++ c++17'; do
-	for header in "$SOURCE"/include/onefd/*.h; do
+	for header in "${ADAPTERS[@]}"; do
 		# shellcheck disable=SC2086
 		run host_compiles $compiler "${header##*/}"
 	done

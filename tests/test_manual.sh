@@ -45,7 +45,7 @@ synopsis() {
 
 # Of "function errno" lines, those of functions that can fail or, as the preps,
 # lead to a result that can.
-prototypes | grep -e '^int ' -e ' onefd_prep_' | sed 's/(.*//; s/.* //' >"$scratch/failing"
+{ prototypes; adapter_prototypes; } | grep -e '^int ' -e ' onefd_prep_' | sed 's/(.*//; s/.* //' >"$scratch/failing"
 only_failing() {
 	awk 'NR == FNR { fails[$1] = 1; next } fails[$1]' "$scratch/failing" - | sort -u
 }
@@ -75,7 +75,7 @@ header_errnos() {
 			print fn, "as", substr(rest, RSTART + 3, RLENGTH - 5)
 			rest = substr(rest, RSTART + RLENGTH)
 		}
-	}' "$HEADER" | awk '
+	}' "$HEADER" "${ADAPTERS[@]}" | awk '
 	{ line[NR] = $0 }
 	$2 != "as"	{ of[$1] = of[$1] " " $2; print }
 	END {
@@ -122,9 +122,19 @@ prelude='#include <errno.h>
 #include <onefd.h>
 #line 1'
 
+# Without the header of a host that is not installed nothing is said of the rest.
 compile() {
-	$CC -x c -std=gnu11 -D_GNU_SOURCE -Wall -Werror -Wno-unused-function \
-		-fsyntax-only -I"$SOURCE/include" "$1"
+	local said adapter flags=''
+
+	for adapter in $(sed -n 's|^#include <onefd/\(.*\)\.h>.*|\1|p' "$1"); do
+		flags+=" $(host_flags "$adapter")"
+	done
+	# shellcheck disable=SC2086
+	said=$($CC -x c -std=gnu11 -D_GNU_SOURCE -Wall -Werror -Wno-unused-function $flags \
+		-fsyntax-only -I"$SOURCE/include" "$1" 2>&1) && return
+	missing_header <<<"$said" && return 77
+	echo "$said"
+	return 1
 }
 
 # "page function" from the NAME sections
@@ -144,7 +154,7 @@ lint_is_silent() {
 }
 
 every_function_is_named_by_one_page() {
-	diff <(functions) <(names | sed 's/.* //' | sort)
+	diff <({ functions; adapter_functions; } | sort) <(names | sed 's/.* //' | sort)
 }
 
 every_page_is_installed() {
@@ -156,7 +166,7 @@ every_page_is_installed() {
 }
 
 every_synopsis_agrees_with_the_header() {
-	diff <({ prototypes; callbacks; } | sort) <(section SYNOPSIS "$man"/*.3 | synopsis | sort)
+	diff <({ prototypes; adapter_prototypes; callbacks; } | sort) <(section SYNOPSIS "$man"/*.3 | synopsis | sort)
 }
 
 name_and_synopsis_name_the_same_functions() {
@@ -170,7 +180,7 @@ name_and_synopsis_name_the_same_functions() {
 
 synopsis_compiles() {
 	{
-		echo "#include <onefd.h>"
+		section SYNOPSIS "$man/$1" | sed -n 's/^\.In \(.*\)/#include <\1>/p'
 		section SYNOPSIS "$man/$1" | synopsis | sed 's/$/;/'
 	} >"$scratch/synopsis.c"
 	compile "$scratch/synopsis.c"
@@ -189,7 +199,7 @@ includes_of_the_synopsis_are_ours() {
 # Of the two errnos common to all, a free of NULL is fine, and a forked child
 # makes a loop of its own.
 common_errnos() {
-	prototypes | grep '^int ' | sed 's/(.*//; s/.* //' |
+	{ prototypes; adapter_prototypes; } | grep '^int ' | sed 's/(.*//; s/.* //' |
 		awk '$1 != "onefd_free" { print $1, "EINVAL" }
 		     $1 != "onefd_new" { print $1, "ECHILD" }'
 }

@@ -40,8 +40,8 @@ static inline void onefd_libevent_ready(evutil_socket_t fd, short events, void *
 /*
  * Hangs @loop in @host until the detach; @adapter is lent until then. It keeps
  * event_base_dispatch() going (event_base_loop() has a flag to end otherwise).
- * Errors as onefd_attach(), or what epoll answers: -ELOOP, -ENOMEM, -ENOSPC;
- * nothing has changed then.
+ * Errors as onefd_attach(), or what epoll answers: -ELOOP, -ENOMEM, -ENOSPC, or
+ * -EIO for want of that; nothing has changed then.
  */
 static inline int onefd_libevent_attach(struct onefd_libevent *adapter,
 					struct event_base *host, struct onefd *loop)

@@ -51,7 +51,7 @@ static inline void onefd_libuv_closed(uv_handle_t *poll)
 /*
  * Hangs @loop in @host until the detach; @adapter is lent until then. It keeps
  * uv_run() going (uv_unref() if it shall not). Errors as onefd_attach(), and
- * -ENOMEM, or what libuv answers: -ELOOP; nothing has changed then.
+ * -ENOMEM, or what libuv answers: -ELOOP, -ENOSPC; nothing has changed then.
  */
 static inline int onefd_libuv_attach(struct onefd_libuv *adapter, uv_loop_t *host,
 				     struct onefd *loop)
