@@ -119,7 +119,7 @@ static void submit(struct copy *c, struct onefd_req *req, onefd_req_fn *fn)
 		fail(c, r, "cannot write", c->target);
 }
 
-/* ---- the guest: libnbd in a watch ------------------------------------------ */
+/* ---- the guest: libnbd in a watch -------------------------------------------- */
 
 static void begin(struct copy *c);
 static void nbd_ready(struct onefd_watch *watch, uint32_t events);
@@ -172,7 +172,7 @@ static void nbd_ready(struct onefd_watch *watch, uint32_t events)
 		follow(c);
 }
 
-/* ---- the blocks ---------------------------------------------------------------- */
+/* ---- the blocks -------------------------------------------------------------- */
 
 static void slot_next(struct slot *slot);
 static void slot_written(struct onefd_req *req);
@@ -252,7 +252,7 @@ static int make_slots(struct copy *c)
 	return 0;
 }
 
-/* ---- the file ------------------------------------------------------------------ */
+/* ---- the file ---------------------------------------------------------------- */
 
 static void synced(struct onefd_req *req)
 {
@@ -340,7 +340,7 @@ static void begin(struct copy *c)
 	submit(c, &c->step, target_opened);
 }
 
-/* ---- the program ----------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------- */
 
 static void draw_progress(struct onefd_timer *timer)
 {

@@ -57,6 +57,15 @@ shown() {
 		sed "s|/srv/backup/|$top/backup/|; s|/usr/lib|$source/lib|"
 }
 
+# A server says where it is, and ends when it is told to.
+serves() {
+	sh -c "exec $1" >said &
+	until [ -s said ]; do
+		kill -0 $! || return
+	done
+	kill $! && wait $!
+}
+
 examples_of_a_page_run() {
 	local page=$source/man/$1 line
 
@@ -65,6 +74,10 @@ examples_of_a_page_run() {
 	! shown "$page" | grep -q /run/ || { echo "it wants a server"; return 77; }
 	mkdir -p backup && head -c 1M /dev/urandom >disk.img || return
 	while read -r line; do
+		case $line in *' &')
+			PATH=$prefix/bin:$PATH serves "${line% &}" || { echo "$line"; return 1; }
+			continue ;;
+		esac
 		PATH=$prefix/bin:$PATH sh -c "$line" >said 2>&1 || { cat said; echo "$line"; return 1; }
 	done < <(shown "$page")
 }
