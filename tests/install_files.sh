@@ -21,7 +21,6 @@ object_has() {
 objects_are_relocated_once_and_read_only_then() {
 	local object
 
-	shared_is_installed || return
 	for object in $(objects); do
 		object_has 'no relro' "$object" GNU_RELRO
 		object_has 'lazy binding' "$object" 'FLAGS_1.* NOW'

@@ -13,14 +13,20 @@ left_out() {
 	[ ! -x "$build/examples/$(basename "$1" .c)" ] && [[ $(compile_line "$1") != *"--libs onefd)" ]]
 }
 
+printed c >first.c
+compile_line "$source/README.md" >lines
+
+# readme_program_compiles_and_runs_as_printed WORD: by the one line that has it.
 readme_program_compiles_and_runs_as_printed() {
 	local line
 
-	printed c >first.c && same lines "$(compile_line "$source/README.md" | wc -l)" 2 || return
-	while read -r line; do
-		rm -f first
-		sh -ec "$line" && ./first | cmp - /etc/passwd || { echo "$line"; return 1; }
-	done < <(compile_line "$source/README.md")
+	line=$(grep -e "$1" lines) && same lines "$(grep -c -e "$1" lines)" 1 || return
+	rm -f first
+	sh -ec "$line" && ./first | cmp - /etc/passwd
+}
+
+statically() {
+	static_is_installed && "$@"
 }
 
 readme_program_has_25_lines() {
@@ -82,7 +88,8 @@ examples_of_a_page_run() {
 	done < <(shown "$page")
 }
 
-run readme_program_compiles_and_runs_as_printed
+run readme_program_compiles_and_runs_as_printed '--cflags --libs'
+run statically readme_program_compiles_and_runs_as_printed ' -static '
 run readme_program_has_25_lines
 run examples_compile_with_the_line_in_their_comment
 run examples_are_installed_and_run
