@@ -274,18 +274,31 @@ START_TEST(truncated_below_it_ends)
 }
 END_TEST
 
+/* The readahead that a miss starts may be there before the kernel looks whether
+ * it is, where this thread lost its processor in between: then once more. */
+static ssize_t prefetch_cold(size_t len)
+{
+	ssize_t res = 0;
+
+	for (int tries = 0; res >= 0 && tries < 100; tries++) {
+		do
+			evict();
+		while (resident(0, len));
+		onefd_prep_prefetch(&job->req, &file, 0, len);
+		job->req.rw_flags = RWF_NOWAIT;
+		res = job_run(loop, job);
+		ck_assert(res == -EAGAIN || res == (ssize_t)len);
+	}
+	return res;
+}
+
 START_TEST(without_waiting_it_says_what_is_there)
 {
 	open_cold(_i, LARGE);
 	if (has_nowait()) {
 		/* What the probe asked for must have come before it can go. */
 		ck_assert_int_eq(prefetch(0, LARGE), LARGE);
-		do
-			evict();
-		while (resident(0, 8 * PAGE));
-		onefd_prep_prefetch(&job->req, &file, 0, 8 * PAGE);
-		job->req.rw_flags = RWF_NOWAIT;
-		ck_assert_int_eq(job_run(loop, job), -EAGAIN);
+		ck_assert_int_eq(prefetch_cold(8 * PAGE), -EAGAIN);
 		ck_assert_int_eq(prefetch(0, 8 * PAGE), 8 * PAGE);
 		onefd_prep_prefetch(&job->req, &file, 0, 8 * PAGE);
 		job->req.rw_flags = RWF_NOWAIT;
