@@ -59,11 +59,12 @@ int tasks_dispatch(struct onefd *loop)
 		struct onefd_task *task = tasks->first;
 
 		tasks->first = task->next;
+		/* Before it may be posted anew: a tracer pairs this with the post. */
+		PROBE(task, loop, task);
 		/* From here on it may be posted anew. An exchange and no plain
 		 * store: it acquires what a poster wrote that was told
 		 * -EALREADY. */
 		__atomic_exchange_n(&task->posted, 0, __ATOMIC_ACQ_REL);
-		PROBE(task, loop, task);
 		task->fn(task);
 	}
 	return (int)ran;
