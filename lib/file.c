@@ -246,8 +246,25 @@ void file_flowed(struct onefd_file *file, int way)
 		file->penalty[way]--;
 }
 
-void file_warmed(struct onefd_file *file, uint32_t extents)
+/* A worker read the extents in and counted them. */
+static void warmed(struct onefd_file *file, uint32_t extents)
 {
 	file->warm = WARM_DONE;
 	file->extent = extents ? file->size / extents + 1 : 0;
+}
+
+void file_learn_from(struct onefd_req *req)
+{
+	struct onefd_file *file = req->file;
+	uint64_t end = (uint64_t)req->offset + (uint64_t)req->res;
+
+	if (flight(req)->flags & FLIGHT_WARM) {
+		/* Cancelled, or the worker could not even begin. */
+		if (req->res < 0)
+			file->warm = WARM_COLD;
+		else
+			warmed(file, flight(req)->extents);
+	}
+	if (req->op == OP_WRITE && req->res > 0 && end > file->size)
+		file->size = end;
 }

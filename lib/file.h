@@ -32,6 +32,12 @@ static inline int file_way(const struct onefd_req *req)
 
 enum trust file_trust(const struct onefd_file *file);
 
+/* Whose window it has to fit into. */
+static inline struct onefd_device *file_queue(const struct onefd_file *file)
+{
+	return file->device->queue;
+}
+
 /* Any thread. Whether opening and asking by name take neither a disk nor a server
  * in that mount, once the name is in the dentry cache. It reads mountinfo. */
 bool file_names_are_local(uint64_t mount);
@@ -49,7 +55,7 @@ bool file_detour(struct onefd_file *file, int way);
 bool file_blocked(struct onefd_file *file, int way, bool slow);
 void file_flowed(struct onefd_file *file, int way);
 
-/* A worker read the extents in and counted them. */
-void file_warmed(struct onefd_file *file, uint32_t extents);
+/* What a transfer that comes back shows of its file. */
+void file_learn_from(struct onefd_req *req);
 
 #endif

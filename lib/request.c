@@ -14,6 +14,7 @@
 #include "probe.h"
 #include "route.h"
 #include "sys.h"
+#include "ways.h"
 
 #define DEFAULT_DEPTH 128
 #define DEFAULT_THREADS 4
@@ -254,7 +255,7 @@ int onefd_cancel(struct onefd_req *req)
 		if (loop->embedded && !loop->dispatching && list_empty(&loop->requests.done))
 			wake_signal(&loop->wake);
 		list_remove(&req->link);
-		route_finish(loop, req, -ECANCELED);
+		ways_finish(loop, req, -ECANCELED);
 		return 0;
 	}
 	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)

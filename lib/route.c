@@ -7,41 +7,31 @@
  * the window of their device; tries of the page cache, by the same rule;
  * fsync and poll, which the kernel runs elsewhere. A direct transfer that
  * would block is submitted by a worker on the same context: only its
- * submission costs a thread. A buffered read that misses waits with its
- * device's waiter. All else is a worker's from beginning to end, but for what
- * cached.c, names.c and sendfile.c do at once.
+ * submission costs a thread. All else is a worker's from beginning to end, but
+ * for what buffered.c, names.c and sendfile.c do in ways of their own.
  *
  * The states: QUEUED (in requests.queued, in requests.backlog when there was
  * no slot, in a device's list when there was no room, or in no list behind a
  * write that it overlaps) -> OUT -> DONE, or QUEUED again as FLIGHT_WORKER or
- * FLIGHT_TRIED. A sendfile is by turns a try, a prefetch and a poll.
+ * FLIGHT_TRIED.
  */
 #include "route.h"
 
 #include <errno.h>
 
+#include "buffered.h"
 #include "cached.h"
 #include "core.h"
 #include "direct.h"
 #include "file.h"
 #include "order.h"
-#include "prefetch.h"
 #include "probe.h"
 #include "sendfile.h"
+#include "ways.h"
 #include "work.h"
 
 /* Most bytes that one flush copies out of the page cache. */
 #define COPY_MOST (1u << 20)
-/* A file may be cut and grow again while it is read: it takes so many false ends
- * to show that it is the kernel that tells them. */
-#define FALSE_ENDS 4
-
-/* What one flush hands to the engines. */
-struct sorted {
-	struct onefd_link kaio, polls, pages, pool;
-	struct onefd_link later;	/* for the next flush: enough was done */
-	uint64_t copy;			/* bytes that may still be */
-};
 
 static bool is_transfer(const struct onefd_req *req)
 {
@@ -55,20 +45,7 @@ static bool is_buffered_read(const struct onefd_req *req)
 	       (req->op == OP_READ && !(req->file->flags & ONEFD_FILE_DIRECT));
 }
 
-static struct onefd_device *queue_of(const struct onefd_req *req)
-{
-	return req->file->device->queue;
-}
-
 /* ---- towards the engines ----------------------------------------------- */
-
-static void to_pool(struct sorted *sorted, struct onefd_req *req, enum lane lane,
-		    ssize_t (*work)(struct onefd_req *))
-{
-	flight(req)->lane = lane;
-	flight(req)->work = work;
-	list_push(&sorted->pool, &req->link);
-}
 
 /* Whether it may be submitted on the loop's thread, to the best of our knowledge. */
 static bool is_quick(struct onefd *loop, struct onefd_req *req)
@@ -83,7 +60,7 @@ static bool is_quick(struct onefd *loop, struct onefd_req *req)
 		return false;
 	if (way && order_appends(req))
 		return false;
-	if (flight(req)->cost > queue_of(req)->most || flight(req)->bytes > BATCH_BYTES)
+	if (flight(req)->cost > file_queue(req->file)->most || flight(req)->bytes > BATCH_BYTES)
 		return false;
 	if (loop->requests.flags & ONEFD_NO_NOWAIT || file->refused & 1u << way)
 		return false;
@@ -98,7 +75,7 @@ static void launch(struct onefd *loop, struct sorted *sorted, struct onefd_req *
 
 	/* No sooner: what waits for room waits in its own memory. */
 	if (f->flags & FLIGHT_WIDE && !f->bounce && direct_bounce(req) < 0) {
-		route_finish(loop, req, -ENOMEM);
+		ways_finish(loop, req, -ENOMEM);
 		return;
 	}
 	if (is_quick(loop, req)) {
@@ -109,7 +86,7 @@ static void launch(struct onefd *loop, struct sorted *sorted, struct onefd_req *
 		return;
 	}
 	if (!engine_kaio_reserve(&loop->requests.kaio_engine, req)) {
-		to_pool(sorted, req, LANE_DATA, work_transfer);
+		ways_pool(sorted, req, LANE_DATA, work_transfer);
 		return;
 	}
 	if (file->warm == WARM_COLD && file_trust(file) == TRUST_WARM) {
@@ -117,12 +94,12 @@ static void launch(struct onefd *loop, struct sorted *sorted, struct onefd_req *
 		f->flags |= FLIGHT_WARM;
 		f->extents = 0;
 	}
-	to_pool(sorted, req, LANE_DATA, engine_kaio_work);
+	ways_pool(sorted, req, LANE_DATA, engine_kaio_work);
 }
 
 static void to_device(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
-	struct onefd_device *queue = queue_of(req);
+	struct onefd_device *queue = file_queue(req->file);
 	struct flight *f = flight(req);
 
 	f->cost = window_cost(queue, f->bytes, req->file->extent);
@@ -145,7 +122,7 @@ static bool widen_read(struct onefd *loop, struct sorted *sorted, struct onefd_r
 	direct_widen(req);
 	f->bytes = f->high - (uint64_t)f->low;
 	if (f->bytes > DIRECT_BOUNCE_MOST || !loop->requests.kaio) {
-		to_pool(sorted, req, LANE_DATA, direct_work_read);
+		ways_pool(sorted, req, LANE_DATA, direct_work_read);
 		return false;
 	}
 	f->flags |= FLIGHT_WIDE;
@@ -171,14 +148,14 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 	f->bytes = req_length(req);
 	/* Not to be widened to a block: an empty write changes nothing. */
 	if (!f->bytes) {
-		to_pool(sorted, req, LANE_DATA, work_transfer);
+		ways_pool(sorted, req, LANE_DATA, work_transfer);
 		return;
 	}
 	if (write && !(f->flags & FLIGHT_PEER) && !order_join(req, fits))
 		return;
 	if (write && !fits) {
 		loop->stats.rewritten++;
-		to_pool(sorted, req, LANE_DATA, direct_work_write);
+		ways_pool(sorted, req, LANE_DATA, direct_work_write);
 		return;
 	}
 	if (!fits && !widen_read(loop, sorted, req))
@@ -186,141 +163,7 @@ static void route_direct(struct onefd *loop, struct sorted *sorted, struct onefd
 	if (loop->requests.kaio)
 		to_device(loop, sorted, req);
 	else
-		to_pool(sorted, req, LANE_DATA, work_transfer);
-}
-
-/* ---- buffered reads ----------------------------------------------------- */
-
-/* Readahead is I/O as any other; a waiter may go beyond the window, for it may
- * be made to wait. */
-static bool admit_readahead(struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-
-	if (f->flags & FLIGHT_ADMITTED)
-		return true;
-	/* A long one goes in steps: it is never all in the queue. */
-	f->cost = window_cost(queue_of(req), f->bytes < PREFETCH_AHEAD ? f->bytes : PREFETCH_AHEAD,
-			      req->file->extent);
-	if (!window_admit(queue_of(req), f->cost))
-		return false;
-	f->flags |= FLIGHT_ADMITTED;
-	return true;
-}
-
-static void to_waiter(struct sorted *sorted, struct onefd_req *req)
-{
-	struct onefd_file *file = req->file;
-
-	(void)admit_readahead(req);
-	flight(req)->ahead = req->offset + (off_t)flight(req)->done;
-	if (file->warm == WARM_COLD && file_trust(file) != TRUST_NEVER) {
-		file->warm = WARM_WARMING;
-		flight(req)->flags |= FLIGHT_WARM;
-		flight(req)->extents = 0;
-	}
-	list_push(&sorted->pages, &req->link);
-}
-
-static void follow(struct onefd *loop, struct sorted *sorted, struct onefd_req *req,
-		   enum verdict verdict)
-{
-	switch (verdict) {
-	case VERDICT_DONE:
-		route_finish(loop, req, req->res);
-		break;
-	case VERDICT_BATCH:
-		if (!admit_readahead(req)) {
-			to_waiter(sorted, req);
-			break;
-		}
-		flight(req)->flags |= FLIGHT_TRY;
-		list_push(&sorted->kaio, &req->link);
-		break;
-	case VERDICT_WAIT:
-		to_waiter(sorted, req);
-		break;
-	case VERDICT_WORKER:
-		to_pool(sorted, req, LANE_DATA, cached_work);
-		break;
-	case VERDICT_LATER:
-		list_push(&sorted->later, &req->link);
-	}
-}
-
-static void route_buffered_read(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-
-	if (req->op == OP_READ)
-		f->bytes = req_length(req);
-	if (f->flags & FLIGHT_WORKER)
-		to_pool(sorted, req, LANE_DATA, cached_work);
-	else if (f->flags & FLIGHT_TRIED)
-		to_waiter(sorted, req);
-	else
-		follow(loop, sorted, req, cached_try(loop, req, &sorted->copy));
-}
-
-static void route_buffered_write(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
-{
-	flight(req)->bytes = req_length(req);
-	if (cached_try_write(loop, req, &sorted->copy) == VERDICT_DONE)
-		route_finish(loop, req, req->res);
-	else
-		to_pool(sorted, req, LANE_DATA, cached_write);
-}
-
-/* ---- sendfile ------------------------------------------------------------ */
-
-static void to_poll(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
-{
-	bool refused = flight(req)->flags & FLIGHT_WORKER;
-
-	flight(req)->flags &= FLIGHT_SENDFILE;
-	if (!loop->requests.kaio || refused) {
-		to_pool(sorted, req, LANE_CALL, sendfile_work_poll);
-		return;
-	}
-	req->op = OP_POLL;
-	list_push(&sorted->polls, &req->link);
-}
-
-static void try_sendfile(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
-{
-	switch (sendfile_try(loop, req, &sorted->copy)) {
-	case SENT_DONE:
-		route_finish(loop, req, req->res);
-		break;
-	case SENT_LATER:
-		list_push(&sorted->later, &req->link);
-		break;
-	case SENT_FULL:
-		to_poll(loop, sorted, req);
-		break;
-	case SENT_MISS:
-		flight(req)->flags &= ~FLIGHT_TRIED;
-		to_waiter(sorted, req);
-		break;
-	case SENT_WORKER:
-		to_pool(sorted, req, LANE_DATA, sendfile_work);
-	}
-}
-
-static void route_sendfile(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-
-	if (!(f->flags & FLIGHT_SENDFILE))
-		sendfile_begin(req);
-	if (req->file->flags & ONEFD_FILE_DIRECT)
-		route_finish(loop, req, -EOPNOTSUPP);
-	else if (f->flags & FLIGHT_FULL)
-		to_poll(loop, sorted, req);
-	else if (f->flags & FLIGHT_WORKER)
-		to_pool(sorted, req, LANE_DATA, sendfile_work);
-	else
-		try_sendfile(loop, sorted, req);
+		ways_pool(sorted, req, LANE_DATA, work_transfer);
 }
 
 static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
@@ -328,7 +171,7 @@ static void route_sync(struct onefd *loop, struct sorted *sorted, struct onefd_r
 	if (loop->requests.kaio && !(flight(req)->flags & FLIGHT_WORKER))
 		list_push(&sorted->kaio, &req->link);
 	else
-		to_pool(sorted, req, LANE_SYNC, work_fsync);
+		ways_pool(sorted, req, LANE_SYNC, work_fsync);
 }
 
 static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
@@ -336,7 +179,7 @@ static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
 	if (req->file->flags & ONEFD_FILE_DIRECT && !(flight(req)->flags & FLIGHT_PEER) &&
 	    !order_join(req, true))
 		return;
-	to_pool(sorted, req, LANE_SYNC, work_call);
+	ways_pool(sorted, req, LANE_SYNC, work_call);
 }
 
 static void route_name(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
@@ -344,15 +187,15 @@ static void route_name(struct onefd *loop, struct sorted *sorted, struct onefd_r
 	if (names_enough(&loop->names))
 		list_push(&sorted->later, &req->link);
 	else if (names_try(loop, req))
-		route_finish(loop, req, req->res);
+		ways_finish(loop, req, req->res);
 	else
-		to_pool(sorted, req, LANE_CALL, names_work);
+		ways_pool(sorted, req, LANE_CALL, names_work);
 }
 
 static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	if (flight(req)->flags & FLIGHT_CACHE) {
-		to_pool(sorted, req, LANE_DATA, direct_work_write);
+		ways_pool(sorted, req, LANE_DATA, direct_work_write);
 		return;
 	}
 	if (flight(req)->flags & FLIGHT_ADMITTED && req->file->flags & ONEFD_FILE_DIRECT) {
@@ -365,18 +208,18 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		if (req->file->flags & ONEFD_FILE_DIRECT)
 			route_direct(loop, sorted, req);
 		else if (req->op == OP_READ)
-			route_buffered_read(loop, sorted, req);
+			buffered_read(loop, sorted, req);
 		else
-			route_buffered_write(loop, sorted, req);
+			buffered_write(loop, sorted, req);
 		break;
 	case OP_SENDFILE:
-		route_sendfile(loop, sorted, req);
+		sendfile_route(loop, sorted, req);
 		break;
 	case OP_PREFETCH:
 		if (req->file->flags & ONEFD_FILE_DIRECT)
-			route_finish(loop, req, -EOPNOTSUPP);
+			ways_finish(loop, req, -EOPNOTSUPP);
 		else
-			route_buffered_read(loop, sorted, req);
+			buffered_read(loop, sorted, req);
 		break;
 	case OP_FSYNC:
 	case OP_FDATASYNC:
@@ -386,7 +229,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		if (loop->requests.kaio)
 			list_push(&sorted->polls, &req->link);
 		else
-			route_finish(loop, req, -EOPNOTSUPP);
+			ways_finish(loop, req, -EOPNOTSUPP);
 		break;
 	case OP_FALLOCATE:
 		route_fallocate(sorted, req);
@@ -396,7 +239,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		route_name(loop, sorted, req);
 		break;
 	default:
-		to_pool(sorted, req, LANE_CALL, work_call);
+		ways_pool(sorted, req, LANE_CALL, work_call);
 	}
 }
 
@@ -433,10 +276,10 @@ static void blame(struct onefd *loop, struct engine_kaio *kaio)
 	for (uint32_t i = 0; i < kaio->last_count; i++) {
 		struct onefd_req *req = kaio->batch[i]->data;
 
-		if (!is_transfer(req) || queue_of(req) == narrowed)
+		if (!is_transfer(req) || file_queue(req->file) == narrowed)
 			continue;
-		if (window_narrow(queue_of(req))) {
-			narrowed = queue_of(req);
+		if (window_narrow(file_queue(req->file))) {
+			narrowed = file_queue(req->file);
 			loop->stats.narrowed++;
 			PROBE(narrowed, loop, narrowed->major, narrowed->minor, narrowed->limit);
 		} else if (!req->file->detour[file_way(req)]) {
@@ -524,7 +367,7 @@ static int send_pages(struct onefd *loop, struct sorted *sorted)
 		if (flight(req)->flags & FLIGHT_WARM)
 			req->file->warm = WARM_COLD;
 		flight(req)->flags &= ~FLIGHT_WARM;
-		to_pool(sorted, req, LANE_DATA, cached_work);
+		ways_pool(sorted, req, LANE_DATA, cached_work);
 	}
 	return sent;
 }
@@ -565,34 +408,6 @@ int route_flush(struct onefd *loop)
 }
 
 /* ---- back from the engines --------------------------------------------- */
-
-static void settle(struct onefd *loop, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-
-	/* A slot was kept for a worker, which did without. */
-	if (f->flags & FLIGHT_SLOT)
-		engine_kaio_release(&loop->requests.kaio_engine);
-	if (f->flags & FLIGHT_ADMITTED)
-		window_release(queue_of(req), f->cost);
-	if (f->bounce)
-		direct_unbounce(req);
-	if (f->flags & FLIGHT_PEER)
-		order_leave(req, &loop->requests.queued);
-	if (f->flags & FLIGHT_SENDFILE)
-		req->op = OP_SENDFILE;
-	f->flags = 0;
-	f->marks = 0;
-	f->done = 0;	/* it may be submitted anew as it is */
-}
-
-void route_finish(struct onefd *loop, struct onefd_req *req, ssize_t res)
-{
-	req->res = res;
-	settle(loop, req);
-	req->state = STATE_DONE;
-	list_push(&loop->requests.done, &req->link);
-}
 
 /* NOWAIT may stop half-way. A short count that is not the end of the file, as
  * far as we know it, is done again as a whole: the buffer is still ours. */
@@ -636,8 +451,7 @@ static void again(struct onefd *loop, struct onefd_req *req)
 {
 	flight(req)->flags &= FLIGHT_ADMITTED | FLIGHT_PEER | FLIGHT_REWRITE;
 	flight(req)->flags |= FLIGHT_WORKER;
-	req->state = STATE_QUEUED;
-	list_push(&loop->requests.queued, &req->link);
+	ways_requeue(loop, req);
 }
 
 /* An append of whole blocks, which fits, to a file that ends within one. Only
@@ -648,110 +462,20 @@ static bool ends_within_a_block(const struct onefd_req *req, const struct flight
 	       order_appends(req) && f->work != direct_work_write;
 }
 
-static void note(struct onefd_req *req)
-{
-	struct onefd_file *file = req->file;
-	uint64_t end = (uint64_t)req->offset + (uint64_t)req->res;
-
-	if (flight(req)->flags & FLIGHT_WARM) {
-		/* Cancelled, or the worker could not even begin. */
-		if (req->res < 0)
-			file->warm = WARM_COLD;
-		else
-			file_warmed(file, flight(req)->extents);
-	}
-	if (req->op == OP_WRITE && req->res > 0 && end > file->size)
-		file->size = end;
-}
-
-/* What the threads that wait for pages saw of the file and its kernel. */
-static void note_marks(struct onefd *loop, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-
-	loop->stats.readaheads += (f->marks & MARK_READAHEAD) != 0;
-	if (f->marks & MARK_FALSE_END) {
-		loop->stats.false_ends++;
-		if (++req->file->false_ends >= FALSE_ENDS)
-			req->file->refused |= 1u << 0;
-	}
-	f->marks = 0;
-}
-
-/* A buffered read comes back from a try, from a waiter or from a worker. */
-static void land_buffered_read(struct onefd *loop, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-	enum verdict verdict = VERDICT_DONE;
-
-	note(req);
-	note_marks(loop, req);
-	if (f->flags & FLIGHT_TRY)
-		verdict = cached_judge(loop, req, req->res);
-	else if (!(f->flags & FLIGHT_WORKER) && req->res == -EOPNOTSUPP)
-		verdict = cached_judge(loop, req, req->res);
-	if (verdict == VERDICT_DONE) {
-		route_finish(loop, req, req->res);
-		return;
-	}
-	f->flags &= FLIGHT_ADMITTED | FLIGHT_TRIED;
-	f->flags |= verdict == VERDICT_WORKER ? FLIGHT_WORKER : 0;
-	req->state = STATE_QUEUED;
-	list_push(&loop->requests.queued, &req->link);
-}
-
-/* What it was just now is done: it is a sendfile again. */
-static void land_sendfile(struct onefd *loop, struct onefd_req *req)
-{
-	struct flight *f = flight(req);
-	bool polled = req->op == OP_POLL || f->work == sendfile_work_poll;
-	bool worked = f->work == sendfile_work;
-	ssize_t r = req->res;
-
-	if (req->op == OP_PREFETCH) {
-		note(req);
-		note_marks(loop, req);
-	}
-	if (f->flags & FLIGHT_ADMITTED)
-		window_release(queue_of(req), f->cost);
-	req->op = OP_SENDFILE;
-	f->flags = FLIGHT_SENDFILE;
-	f->work = NULL;
-	f->misses = worked ? 0 : f->misses;
-	if (r == -ECANCELED || f->stopped) {
-		route_finish(loop, req, -ECANCELED);
-		return;
-	}
-	/* UNTESTED: before Linux 4.18 kernel AIO has no poll. */
-	if (polled && r < 0)
-		f->flags |= FLIGHT_WORKER | FLIGHT_FULL;
-	else if (worked && r == WORK_FULL)
-		f->flags |= FLIGHT_FULL;
-	/* Of RWF_NOWAIT; from a worker, who did without, it is the answer. */
-	else if (!worked && r == -EOPNOTSUPP)
-		f->flags |= FLIGHT_WORKER;
-	else if (r < 0 || (worked && r == WORK_END)) {
-		route_finish(loop, req, sendfile_result(req, r < 0 ? r : 0));
-		return;
-	}
-	req->state = STATE_QUEUED;
-	list_push(&loop->requests.queued, &req->link);
-}
-
 static void land(struct onefd *loop, struct onefd_req *req)
 {
 	uint32_t flags = flight(req)->flags;
 
 	if (flags & FLIGHT_SENDFILE) {
-		land_sendfile(loop, req);
+		sendfile_land(loop, req);
 		return;
 	}
 	if (is_buffered_read(req)) {
-		land_buffered_read(loop, req);
+		buffered_land(loop, req);
 		return;
 	}
 	if (is_transfer(req)) {
-		note(req);
+		file_learn_from(req);
 		if (flags & FLIGHT_LEARN)
 			cached_learned(req);
 		if (flags & FLIGHT_TRY && would_block(loop, req)) {
@@ -772,7 +496,7 @@ static void land(struct onefd *loop, struct onefd_req *req)
 		again(loop, req);
 		return;
 	}
-	route_finish(loop, req, req->res);
+	ways_finish(loop, req, req->res);
 }
 
 void route_reap(struct onefd *loop, struct engine *engine)

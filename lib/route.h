@@ -13,7 +13,4 @@ int route_flush(struct onefd *loop);
  * requests.done, or goes another way and is queued again. */
 void route_reap(struct onefd *loop, struct engine *engine);
 
-/* Takes a queued request back: it is done with @res. */
-void route_finish(struct onefd *loop, struct onefd_req *req, ssize_t res);
-
 #endif

@@ -3,12 +3,15 @@
  *
  * Not by sendfile(2): that waits for a page that is not there, and one that
  * was there a moment ago may be gone. What RWF_NOWAIT copies cannot be taken
- * away any more, and what the socket does not take is read again later.
+ * away any more, and what the socket does not take is read again later. So such
+ * a request is by turns a try, a prefetch and a poll.
  */
 #include "sendfile.h"
 
 #include <errno.h>
 
+#include "buffered.h"
+#include "cached.h"
 #include "core.h"
 #include "sys.h"
 
@@ -20,12 +23,25 @@
 #define WORK_STEPS 16
 #define WORK_POLL_MS 100
 
+/* What follows from a try. */
+enum sent {
+	SENT_DONE,		/* res is final */
+	SENT_LATER,		/* this turn has copied enough */
+	SENT_FULL,		/* the socket takes no more */
+	SENT_MISS,		/* the next pages are not there: req is a prefetch of them */
+	SENT_WORKER,		/* the cache cannot be asked */
+};
+
+/* No errnos: a file system may answer any of those, -EAGAIN too. */
+enum { WORK_ON, WORK_END, WORK_FULL };
+
 static uint64_t left(const struct onefd_req *req)
 {
 	return (uint64_t)(flight((struct onefd_req *)(uintptr_t)req)->end - req->offset);
 }
 
-void sendfile_begin(struct onefd_req *req)
+/* A request that is submitted: nothing is sent yet. */
+static void begin(struct onefd_req *req)
 {
 	struct flight *f = flight(req);
 
@@ -36,7 +52,8 @@ void sendfile_begin(struct onefd_req *req)
 	f->work = NULL;
 }
 
-ssize_t sendfile_result(const struct onefd_req *req, ssize_t error)
+/* What is told when it ends with @error or, 0, for there is no more. */
+static ssize_t result(const struct onefd_req *req, ssize_t error)
 {
 	const struct flight *f = flight((struct onefd_req *)(uintptr_t)req);
 	ssize_t sent = (ssize_t)((uint64_t)f->call.length - left(req));
@@ -75,7 +92,7 @@ static enum sent wait_for_pages(struct onefd_req *req)
 
 static enum sent finish(struct onefd_req *req, ssize_t error)
 {
-	req->res = sendfile_result(req, error);
+	req->res = result(req, error);
 	return SENT_DONE;
 }
 
@@ -108,7 +125,8 @@ static bool step(struct onefd *loop, struct onefd_req *req, uint64_t *budget, en
 	return false;
 }
 
-enum sent sendfile_try(struct onefd *loop, struct onefd_req *req, uint64_t *budget)
+/* Sends from the loop's thread what is resident. @budget: bytes it may copy. */
+static enum sent try(struct onefd *loop, struct onefd_req *req, uint64_t *budget)
 {
 	enum sent ret;
 
@@ -118,7 +136,9 @@ enum sent sendfile_try(struct onefd *loop, struct onefd_req *req, uint64_t *budg
 	return finish(req, 0);
 }
 
-ssize_t sendfile_work(struct onefd_req *req)
+/* Off the loop's thread: sends some, waiting for the disk and not for the
+ * socket. WORK_..., the last for a socket that is full, or -errno. */
+static ssize_t work(struct onefd_req *req)
 {
 	char bytes[SENDFILE_STEP];
 	struct iovec iov = { bytes, 0 };
@@ -139,7 +159,92 @@ ssize_t sendfile_work(struct onefd_req *req)
 	return WORK_ON;
 }
 
-ssize_t sendfile_work_poll(struct onefd_req *req)
+/* Off the loop's thread: waits a little for the socket, where kernel AIO cannot. */
+static ssize_t work_poll(struct onefd_req *req)
 {
 	return sys.poll_out(flight(req)->call.fd, WORK_POLL_MS);
+}
+
+static void to_poll(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	bool refused = flight(req)->flags & FLIGHT_WORKER;
+
+	flight(req)->flags &= FLIGHT_SENDFILE;
+	if (!loop->requests.kaio || refused) {
+		ways_pool(sorted, req, LANE_CALL, work_poll);
+		return;
+	}
+	req->op = OP_POLL;
+	list_push(&sorted->polls, &req->link);
+}
+
+static void try_here(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	switch (try(loop, req, &sorted->copy)) {
+	case SENT_DONE:
+		ways_finish(loop, req, req->res);
+		break;
+	case SENT_LATER:
+		list_push(&sorted->later, &req->link);
+		break;
+	case SENT_FULL:
+		to_poll(loop, sorted, req);
+		break;
+	case SENT_MISS:
+		flight(req)->flags &= ~FLIGHT_TRIED;
+		buffered_wait(sorted, req);
+		break;
+	case SENT_WORKER:
+		ways_pool(sorted, req, LANE_DATA, work);
+	}
+}
+
+void sendfile_route(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+
+	if (!(f->flags & FLIGHT_SENDFILE))
+		begin(req);
+	if (req->file->flags & ONEFD_FILE_DIRECT)
+		ways_finish(loop, req, -EOPNOTSUPP);
+	else if (f->flags & FLIGHT_FULL)
+		to_poll(loop, sorted, req);
+	else if (f->flags & FLIGHT_WORKER)
+		ways_pool(sorted, req, LANE_DATA, work);
+	else
+		try_here(loop, sorted, req);
+}
+
+/* What it was just now is done: it is a sendfile again. */
+void sendfile_land(struct onefd *loop, struct onefd_req *req)
+{
+	struct flight *f = flight(req);
+	bool polled = req->op == OP_POLL || f->work == work_poll;
+	bool worked = f->work == work;
+	ssize_t r = req->res;
+
+	if (req->op == OP_PREFETCH)
+		buffered_learn(loop, req);
+	ways_leave_window(req);
+	req->op = OP_SENDFILE;
+	f->flags = FLIGHT_SENDFILE;
+	f->work = NULL;
+	f->misses = worked ? 0 : f->misses;
+	if (r == -ECANCELED || f->stopped) {
+		ways_finish(loop, req, -ECANCELED);
+		return;
+	}
+	/* UNTESTED: before Linux 4.18 kernel AIO has no poll. */
+	if (polled && r < 0)
+		f->flags |= FLIGHT_WORKER | FLIGHT_FULL;
+	else if (worked && r == WORK_FULL)
+		f->flags |= FLIGHT_FULL;
+	/* Of RWF_NOWAIT; from a worker, who did without, it is the answer. */
+	else if (!worked && r == -EOPNOTSUPP)
+		f->flags |= FLIGHT_WORKER;
+	else if (r < 0 || (worked && r == WORK_END)) {
+		ways_finish(loop, req, result(req, r < 0 ? r : 0));
+		return;
+	}
+	ways_requeue(loop, req);
 }
