@@ -141,6 +141,15 @@ static inline int open_data(int index)
 	return fd;
 }
 
+/* The same, of which the loop knows. */
+static inline int open_file(int index, struct onefd_file *file)
+{
+	int fd = open_data(index);
+
+	must(onefd_file_init(loop, file, fd));
+	return fd;
+}
+
 /* Reads that range into memory, and no page more. */
 static inline void warm(int fd, off_t offset, size_t len)
 {
@@ -198,6 +207,25 @@ static inline void check_read(const struct job *job, ssize_t len)
 	ck_assert_int_eq(job->calls, 1);
 	ck_assert_int_eq(job->res, len);
 	check_bytes(job->buf, (size_t)len, job->req.offset);
+}
+
+/* ---- main() --------------------------------------------------------------------- */
+
+/* Runs each test, up to a NULL, on every file system, and @once, if any, once. */
+static inline int run_faulty(const char *name, const TTest **tests, const TTest *once)
+{
+	Suite *suite;
+	TCase *tcase;
+
+	if (!getenv("ONEFD_FAULTY_SOCKET"))
+		return skip_all("it is for faulty.sh to run");
+	suite = suite_create(name);
+	tcase = add_case(suite, name, set_up, tear_down);
+	for (; *tests; tests++)
+		tcase_add_loop_test(tcase, *tests, 0, place_count());
+	if (once)
+		tcase_add_test(tcase, once);
+	return run_suite(suite);
 }
 
 #endif

@@ -61,10 +61,9 @@ static int open_other(int index)
 START_TEST(before_anything_was_sent)
 {
 	struct job *jobs = make_jobs(COUNT, LEN);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < COUNT; i++)
 		submit_read(&jobs[i], &file, LEN, i * APART);
 	close(fd);
@@ -90,10 +89,9 @@ static void submit_held(struct job *jobs, struct onefd_file *file, int index)
 START_TEST(while_they_wait)
 {
 	struct job *jobs = make_jobs(COUNT, LEN);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	submit_held(jobs, &file, _i);
 	close(fd);
 	order("release");
@@ -107,10 +105,9 @@ END_TEST
 START_TEST(and_the_number_is_another_files)
 {
 	struct job *jobs = make_jobs(COUNT, LEN);
-	int fd = open_data(_i), other = open_other(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file), other = open_other(_i);
 
-	must(onefd_file_init(loop, &file, fd));
 	submit_held(jobs, &file, _i);
 	must_libc(dup2(other, fd));
 	order("release");
@@ -127,10 +124,9 @@ END_TEST
 START_TEST(and_the_number_is_a_pipes)
 {
 	struct job *jobs = make_jobs(COUNT, LEN);
-	int fd = open_data(_i), pipes[2];
 	struct onefd_file file;
+	int fd = open_file(_i, &file), pipes[2];
 
-	must(onefd_file_init(loop, &file, fd));
 	must_libc(pipe2(pipes, O_CLOEXEC));
 	submit_held(jobs, &file, _i);
 	must_libc(dup2(pipes[0], fd));
@@ -152,10 +148,9 @@ END_TEST
 START_TEST(after_a_cancel)
 {
 	struct job *jobs = make_jobs(2, LEN);
-	int fd = open_data(_i), again;
 	struct onefd_file file, file_again;
+	int fd = open_file(_i, &file), again;
 
-	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, 0, "hold", 0);
 	submit_read(&jobs[0], &file, LEN, 0);
 	wait_held(held + 1);
@@ -176,19 +171,14 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite;
-	TCase *tcase;
-	int places;
+	const TTest *tests[] = {
+		before_anything_was_sent,
+		while_they_wait,
+		and_the_number_is_another_files,
+		and_the_number_is_a_pipes,
+		after_a_cancel,
+		NULL,
+	};
 
-	if (!getenv("ONEFD_FAULTY_SOCKET"))
-		return skip_all("it is for faulty.sh to run");
-	suite = suite_create("closed");
-	tcase = add_case(suite, "closed", set_up, tear_down);
-	places = place_count();
-	tcase_add_loop_test(tcase, before_anything_was_sent, 0, places);
-	tcase_add_loop_test(tcase, while_they_wait, 0, places);
-	tcase_add_loop_test(tcase, and_the_number_is_another_files, 0, places);
-	tcase_add_loop_test(tcase, and_the_number_is_a_pipes, 0, places);
-	tcase_add_loop_test(tcase, after_a_cancel, 0, places);
-	return run_suite(suite);
+	return run_faulty("closed", tests, NULL);
 }

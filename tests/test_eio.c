@@ -39,10 +39,9 @@ START_TEST(good_pages_before_it_are_the_answer)
 {
 	static const int warm_pages[] = { 0, 1, 4, 8 };
 	struct job *job = make_jobs(1, LEN);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, MEBI + 8 * PAGE, "fail", EIO);
 	for (int i = 0; i < 4; i++) {
 		ck_assert_int_eq(plain_answer(fd, LEN, MEBI, warm_pages[i]), 8 * PAGE);
@@ -61,10 +60,9 @@ START_TEST(it_is_eio_at_the_start)
 		{ MEBI, PAGE }, { MEBI, LEN }, { MEBI + 100, 1 }, { MEBI + 4095, LEN },
 	};
 	struct job *job = make_jobs(1, LEN);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, MEBI, "fail", EIO);
 	for (int i = 0; i < 4; i++)
 		ck_assert_int_eq(our_answer(job, &file, ranges[i].len, ranges[i].offset, 0), -EIO);
@@ -84,10 +82,9 @@ START_TEST(it_ends_a_large_read)
 {
 	ssize_t bad = 5 * MEBI + 3 * PAGE, at = 0, n;
 	struct job *job = make_jobs(1, 8 * MEBI);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, bad, "fail", EIO);
 	evict(fd);
 	warm(fd, 0, 64 * PAGE);
@@ -111,11 +108,9 @@ END_TEST
 START_TEST(others_beside_it_have_their_data)
 {
 	struct job *jobs = make_jobs(3 * COUNT, 4 * PAGE);
-	int fd = open_data(_i), other = open_data((_i + 1) % place_count());
 	struct onefd_file file, other_file;
+	int fd = open_file(_i, &file), other = open_file((_i + 1) % place_count(), &other_file);
 
-	must(onefd_file_init(loop, &file, fd));
-	must(onefd_file_init(loop, &other_file, other));
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, (4 * i + 2) * PAGE, "fail", EIO);
 	for (int i = 0; i < COUNT; i++)
@@ -138,10 +133,9 @@ END_TEST
 START_TEST(what_has_healed_is_read)
 {
 	struct job *jobs = make_jobs(COUNT, PAGE);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, i * PAGE, "fail", EIO);
 	for (int pass = 0; pass < 2; pass++) {
@@ -164,10 +158,9 @@ END_TEST
 START_TEST(it_comes_after_a_wait)
 {
 	struct job *jobs = make_jobs(3, LEN);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, MEBI + 8 * PAGE, "delay", 50);
 	spoil(_i, fd, MEBI + 8 * PAGE, "fail", EIO);
 	submit_read(&jobs[0], &file, LEN, MEBI);
@@ -184,20 +177,15 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite;
-	TCase *tcase;
-	int places;
+	const TTest *tests[] = {
+		good_pages_before_it_are_the_answer,
+		it_is_eio_at_the_start,
+		it_ends_a_large_read,
+		others_beside_it_have_their_data,
+		what_has_healed_is_read,
+		it_comes_after_a_wait,
+		NULL,
+	};
 
-	if (!getenv("ONEFD_FAULTY_SOCKET"))
-		return skip_all("it is for faulty.sh to run");
-	suite = suite_create("eio");
-	tcase = add_case(suite, "eio", set_up, tear_down);
-	places = place_count();
-	tcase_add_loop_test(tcase, good_pages_before_it_are_the_answer, 0, places);
-	tcase_add_loop_test(tcase, it_is_eio_at_the_start, 0, places);
-	tcase_add_loop_test(tcase, it_ends_a_large_read, 0, places);
-	tcase_add_loop_test(tcase, others_beside_it_have_their_data, 0, places);
-	tcase_add_loop_test(tcase, what_has_healed_is_read, 0, places);
-	tcase_add_loop_test(tcase, it_comes_after_a_wait, 0, places);
-	return run_suite(suite);
+	return run_faulty("eio", tests, NULL);
 }

@@ -46,11 +46,9 @@ static void check_spoilt(const struct job *job, size_t len)
 START_TEST(others_overtake_it)
 {
 	struct job *jobs = make_jobs(2 * COUNT + 1, PAGE), *held_one = &jobs[2 * COUNT];
-	int fd = open_data(_i), other = open_data((_i + 1) % place_count());
 	struct onefd_file file, other_file;
+	int fd = open_file(_i, &file), other = open_file((_i + 1) % place_count(), &other_file);
 
-	must(onefd_file_init(loop, &file, fd));
-	must(onefd_file_init(loop, &other_file, other));
 	spoil(_i, fd, 0, "hold", 0);
 	submit_held(held_one, &file, PAGE, 0);
 	for (int i = 0; i < 2 * COUNT; i++)
@@ -73,10 +71,9 @@ END_TEST
 START_TEST(cancelled_it_leaves_the_buffer_alone)
 {
 	struct job *jobs = make_jobs(2, 16 * PAGE);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	spoil(_i, fd, 8 * PAGE, "hold", 0);
 	warm(fd, 0, 4 * PAGE);
 	submit_held(&jobs[0], &file, 16 * PAGE, 0);
@@ -100,10 +97,9 @@ END_TEST
 START_TEST(some_of_many_are_cancelled)
 {
 	struct job *jobs = make_jobs(COUNT, PAGE);
-	int fd = open_data(_i), cancelled = 0;
 	struct onefd_file file;
+	int fd = open_file(_i, &file), cancelled = 0;
 
-	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, i * APART, "hold", 0);
 	for (int i = 0; i < COUNT; i++)
@@ -133,10 +129,9 @@ END_TEST
 START_TEST(loop_is_freed_before_it_comes)
 {
 	struct job *jobs = make_jobs(COUNT, PAGE);
-	int fd = open_data(_i), cancelled = 0;
 	struct onefd_file file;
+	int fd = open_file(_i, &file), cancelled = 0;
 
-	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, i * APART, "hold", 0);
 	for (int i = 0; i < COUNT; i++)
@@ -167,8 +162,7 @@ START_TEST(each_disk_waits_for_itself)
 	int fds[8];
 
 	for (int i = 0; i < places; i++) {
-		fds[i] = open_data(i);
-		must(onefd_file_init(loop, &files[i], fds[i]));
+		fds[i] = open_file(i, &files[i]);
 		if (i != _i) {
 			spoil(i, fds[i], 0, "hold", 0);
 			submit_held(&jobs[i], &files[i], PAGE, 0);
@@ -194,10 +188,9 @@ START_TEST(who_comes_late_is_overtaken)
 {
 	enum { LATE = 3 };		/* fewer than workers */
 	struct job *jobs = make_jobs(COUNT, PAGE);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
-	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, i * APART, "delay", i < LATE ? 2000 : 20);
 	for (int i = 0; i < COUNT; i++)
@@ -219,15 +212,14 @@ END_TEST
 START_TEST(hits_pass_by_what_waits)
 {
 	struct job *jobs = make_jobs(2 * COUNT, PAGE);
-	int fd = open_data(_i);
 	struct onefd_file file;
+	int fd = open_file(_i, &file);
 
 	if (on_fuse(_i)) {
 		free_jobs(jobs, 2 * COUNT);
 		close(fd);
 		skip("FUSE does not say what is in memory");
 	}
-	must(onefd_file_init(loop, &file, fd));
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, i * APART, "hold", 0);
 	for (int i = 0; i < COUNT; i++)
@@ -259,21 +251,16 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite;
-	TCase *tcase;
-	int places;
+	const TTest *tests[] = {
+		others_overtake_it,
+		cancelled_it_leaves_the_buffer_alone,
+		some_of_many_are_cancelled,
+		loop_is_freed_before_it_comes,
+		each_disk_waits_for_itself,
+		who_comes_late_is_overtaken,
+		hits_pass_by_what_waits,
+		NULL,
+	};
 
-	if (!getenv("ONEFD_FAULTY_SOCKET"))
-		return skip_all("it is for faulty.sh to run");
-	suite = suite_create("held");
-	tcase = add_case(suite, "held", set_up, tear_down);
-	places = place_count();
-	tcase_add_loop_test(tcase, others_overtake_it, 0, places);
-	tcase_add_loop_test(tcase, cancelled_it_leaves_the_buffer_alone, 0, places);
-	tcase_add_loop_test(tcase, some_of_many_are_cancelled, 0, places);
-	tcase_add_loop_test(tcase, loop_is_freed_before_it_comes, 0, places);
-	tcase_add_loop_test(tcase, each_disk_waits_for_itself, 0, places);
-	tcase_add_loop_test(tcase, who_comes_late_is_overtaken, 0, places);
-	tcase_add_loop_test(tcase, hits_pass_by_what_waits, 0, places);
-	return run_suite(suite);
+	return run_faulty("held", tests, NULL);
 }

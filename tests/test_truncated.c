@@ -73,9 +73,8 @@ START_TEST(waiting_reads_end_where_the_file_does)
 	struct cut it;
 
 	for (int pass = 0; pass < 3; pass++) {
-		int fd = open_data(_i);
+		int fd = open_file(_i, &file);
 
-		must(onefd_file_init(loop, &file, fd));
 		for (int i = 0; i < COUNT; i++)
 			spoil(_i, fd, i * APART, "hold", 0);
 		for (int i = 0; i < COUNT; i++)
@@ -103,9 +102,8 @@ START_TEST(what_was_copied_may_be_cut_off)
 	struct cut it;
 
 	for (int pass = 0; pass < 3; pass++) {
-		int fd = open_data(_i);
+		int fd = open_file(_i, &file);
 
-		must(onefd_file_init(loop, &file, fd));
 		spoil(_i, fd, MEBI + 2 * PAGE, "hold", 0);
 		warm(fd, MEBI, 2 * PAGE);
 		submit_read(job, &file, LEN, MEBI);
@@ -133,9 +131,8 @@ START_TEST(server_cuts_the_file)
 	struct onefd_file file;
 
 	for (int told = 0; told < 2; told++) {
-		int fd = open_data(0);
+		int fd = open_file(0, &file);
 
-		must(onefd_file_init(loop, &file, fd));
 		for (int i = 0; i < COUNT; i++)
 			spoil(_i, fd, i * APART, "hold", 0);
 		for (int i = 0; i < COUNT; i++)
@@ -156,17 +153,11 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite;
-	TCase *tcase;
-	int places;
+	const TTest *tests[] = {
+		waiting_reads_end_where_the_file_does,
+		what_was_copied_may_be_cut_off,
+		NULL,
+	};
 
-	if (!getenv("ONEFD_FAULTY_SOCKET"))
-		return skip_all("it is for faulty.sh to run");
-	suite = suite_create("truncated");
-	tcase = add_case(suite, "truncated", set_up, tear_down);
-	places = place_count();
-	tcase_add_loop_test(tcase, waiting_reads_end_where_the_file_does, 0, places);
-	tcase_add_loop_test(tcase, what_was_copied_may_be_cut_off, 0, places);
-	tcase_add_test(tcase, server_cuts_the_file);
-	return run_suite(suite);
+	return run_faulty("truncated", tests, server_cuts_the_file);
 }
