@@ -82,14 +82,25 @@ host_compiles() {
 	return 1
 }
 
-hosts=(libev libevent libuv glib sd-event)	# libev first: see libevent.h
-for compiler in 'gcc c99' 'gcc c11' 'clang gnu17' 'g++ c++11' 'g++ c++20' 'clang++ c++17'; do
-	for header in "${ADAPTERS[@]}"; do
-		# shellcheck disable=SC2086
-		run host_compiles $compiler "${header##*/}"
-	done
-	# shellcheck disable=SC2086
-	run host_compiles $compiler "${hosts[@]/%/.h}"
+for header in "${ADAPTERS[@]}"; do
+	run host_compiles gcc c99 "${header##*/}"
+	run host_compiles g++ c++11 "${header##*/}"
 done
+hosts=(libev libevent libuv glib sd-event)	# libev first: see libevent.h
+run host_compiles gcc c11 "${hosts[@]/%/.h}"
+run host_compiles clang gnu17 "${hosts[@]/%/.h}"
+run host_compiles g++ c++20 "${hosts[@]/%/.h}"
+run host_compiles clang++ c++17 "${hosts[@]/%/.h}"
 
+libev_after_libevent_is_refused_with_a_reason() {
+	local said
+
+	printf '#include <onefd/%s.h>\n' libevent libev >"$scratch/host.c"
+	said=$($CC -D_GNU_SOURCE -fsyntax-only -I"$SOURCE/include" "$scratch/host.c" 2>&1) &&
+		return 1
+	missing_header <<<"$said" && return 77
+	grep -q '#error.*comes before' <<<"$said" || { echo "$said"; return 1; }
+}
+
+run libev_after_libevent_is_refused_with_a_reason
 plan

@@ -13,6 +13,10 @@
 #ifdef HAVE_LIBEVENT
 #include <onefd/libevent.h>
 #endif
+#ifdef HAVE_LIBEVENT_PTHREADS
+#include <event2/thread.h>
+#include <pthread.h>
+#endif
 #ifdef HAVE_GLIB
 #include <onefd/glib.h>
 #endif
@@ -396,6 +400,43 @@ START_TEST(libevent_finds_nothing_wrong_in_its_debug_mode)
 }
 END_TEST
 
+#ifdef HAVE_LIBEVENT_PTHREADS
+static void *post_from_outside(void *task)
+{
+	must(onefd_post(loop, task));
+	return NULL;
+}
+
+static void detach_libevent(struct onefd_task *task)
+{
+	onefd_libevent_detach(task->data);
+	calls++;
+}
+
+START_TEST(guest_parts_with_a_base_that_locks)
+{
+	struct onefd_libevent adapter;
+	struct onefd_task task;
+	struct event_base *host;
+	pthread_t thread;
+
+	ck_assert_int_eq(evthread_use_pthreads(), 0);
+	host = event_base_new();
+	must(onefd_libevent_attach(&adapter, host, loop));
+	onefd_task_init(&task, detach_libevent);
+	task.data = &adapter;
+	pthread_create(&thread, NULL, post_from_outside, &task);
+	ck_assert_int_eq(event_base_dispatch(host), 1);	/* nothing is left in it */
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(calls, 1);
+	must(onefd_libevent_attach(&adapter, host, loop));
+	event_base_free(host);
+	onefd_libevent_detach(&adapter);
+	libevent_global_shutdown();
+}
+END_TEST
+#endif
+
 static void add_libevent(Suite *suite)
 {
 	TCase *tcase = add_case(suite, "libevent", make_loop, free_loop);
@@ -403,7 +444,10 @@ static void add_libevent(Suite *suite)
 
 	tcase_add_test(tcase, guest_alone_keeps_libevent_alive);
 	tcase_add_test(tcase, libevent_runs_what_has_priority_before_the_guest);
-	tcase_set_tags(forks, "fork");	/* a mode that cannot be left again */
+	tcase_set_tags(forks, "fork");	/* modes that cannot be left again */
+#ifdef HAVE_LIBEVENT_PTHREADS
+	tcase_add_test(forks, guest_parts_with_a_base_that_locks);
+#endif
 	tcase_add_test(forks, libevent_finds_nothing_wrong_in_its_debug_mode);
 }
 #endif
