@@ -9,6 +9,8 @@
 
 #include <onefd.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
 
 typedef void host_fn(void *data);
 
@@ -39,6 +41,30 @@ struct host_ops {
 	void (*detach)(void *adapter);
 };
 
+/* What rows have in common, by the names of the functions that they all have. */
+#define HOST_ROW(kind)							\
+	.open = open_host,						\
+	.close = close_host,						\
+	.turn = turn,							\
+	.timer = start_timer,						\
+	.watch = watch,							\
+	.unwatch = unwatch,						\
+	.forked = forked,						\
+	.adapter_size = sizeof(struct onefd_##kind),			\
+	.attach = attach,						\
+	.detach = detach
+
+/* Its attach and detach, for any host's type. */
+#define HOST_ADAPTER(kind)						\
+	static int attach(void *adapter, void *host, struct onefd *loop)	\
+	{								\
+		return onefd_##kind##_attach(adapter, host, loop);	\
+	}								\
+	static void detach(void *adapter)				\
+	{								\
+		onefd_##kind##_detach(adapter);				\
+	}
+
 extern const struct host_ops host_libev, host_libuv, host_libevent, host_glib,
 	host_sd_event;
 
@@ -62,5 +88,21 @@ static const struct host_ops *const hosts[] = {
 };
 
 #define HOSTS ((int)(sizeof hosts / sizeof hosts[0]) - 1)
+
+/* Says what is left out. */
+static inline void name_missing_hosts(void)
+{
+	static const char *const names[] = { "libev", "libuv", "libevent", "glib", "sd-event" };
+
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		int at = 0;
+
+		while (at < HOSTS && strcmp(hosts[at]->name, names[i]))
+			at++;
+		if (at == HOSTS)
+			printf("# SKIP %s is not installed\n", names[i]);
+	}
+	fflush(stdout);
+}
 
 #endif

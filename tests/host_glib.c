@@ -83,28 +83,11 @@ static void forked(void *host)
 	(void)host;	/* it keeps nothing in the kernel */
 }
 
-static int attach(void *adapter, void *host, struct onefd *loop)
-{
-	return onefd_glib_attach(adapter, host, loop);
-}
-
-static void detach(void *adapter)
-{
-	onefd_glib_detach(adapter);
-}
+HOST_ADAPTER(glib)
 
 const struct host_ops host_glib = {
 	.name = "glib",
 	.nests = true,
 	.forks = true,
-	.open = open_host,
-	.close = close_host,
-	.turn = turn,
-	.timer = start_timer,
-	.watch = watch,
-	.unwatch = unwatch,
-	.forked = forked,
-	.adapter_size = sizeof(struct onefd_glib),
-	.attach = attach,
-	.detach = detach,
+	HOST_ROW(glib)
 };

@@ -88,29 +88,12 @@ static void forked(void *host)
 	ev_loop_fork(host);
 }
 
-static int attach(void *adapter, void *host, struct onefd *loop)
-{
-	return onefd_libev_attach(adapter, host, loop);
-}
-
-static void detach(void *adapter)
-{
-	onefd_libev_detach(adapter);
-}
+HOST_ADAPTER(libev)
 
 const struct host_ops host_libev = {
 	.name = "libev",
 	.nests = true,
 	.forks = true,
 	.too_deep = -ELOOP,
-	.open = open_host,
-	.close = close_host,
-	.turn = turn,
-	.timer = start_timer,
-	.watch = watch,
-	.unwatch = unwatch,
-	.forked = forked,
-	.adapter_size = sizeof(struct onefd_libev),
-	.attach = attach,
-	.detach = detach,
+	HOST_ROW(libev)
 };

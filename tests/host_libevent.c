@@ -95,28 +95,11 @@ static void forked(void *host)
 	event_reinit(host);
 }
 
-static int attach(void *adapter, void *host, struct onefd *loop)
-{
-	return onefd_libevent_attach(adapter, host, loop);
-}
-
-static void detach(void *adapter)
-{
-	onefd_libevent_detach(adapter);
-}
+HOST_ADAPTER(libevent)
 
 const struct host_ops host_libevent = {
 	.name = "libevent",
 	.forks = true,
 	.too_deep = -ELOOP,
-	.open = open_host,
-	.close = close_host,
-	.turn = turn,
-	.timer = start_timer,
-	.watch = watch,
-	.unwatch = unwatch,
-	.forked = forked,
-	.adapter_size = sizeof(struct onefd_libevent),
-	.attach = attach,
-	.detach = detach,
+	HOST_ROW(libevent)
 };

@@ -102,29 +102,12 @@ static void forked(void *host)
 	uv_loop_fork(host);
 }
 
-static int attach(void *adapter, void *host, struct onefd *loop)
-{
-	return onefd_libuv_attach(adapter, host, loop);
-}
-
-static void detach(void *adapter)
-{
-	onefd_libuv_detach(adapter);
-}
+HOST_ADAPTER(libuv)
 
 const struct host_ops host_libuv = {
 	.name = "libuv",
 	.forks = true,
 	.refuses_to_close = true,
 	.too_deep = -ELOOP,
-	.open = open_host,
-	.close = close_host,
-	.turn = turn,
-	.timer = start_timer,
-	.watch = watch,
-	.unwatch = unwatch,
-	.forked = forked,
-	.adapter_size = sizeof(struct onefd_libuv),
-	.attach = attach,
-	.detach = detach,
+	HOST_ROW(libuv)
 };

@@ -92,27 +92,10 @@ static void forked(void *host)
 	(void)host;	/* all its calls answer -ECHILD */
 }
 
-static int attach(void *adapter, void *host, struct onefd *loop)
-{
-	return onefd_sd_event_attach(adapter, host, loop);
-}
-
-static void detach(void *adapter)
-{
-	onefd_sd_event_detach(adapter);
-}
+HOST_ADAPTER(sd_event)
 
 const struct host_ops host_sd_event = {
 	.name = "sd-event",
 	.too_deep = -ELOOP,
-	.open = open_host,
-	.close = close_host,
-	.turn = turn,
-	.timer = start_timer,
-	.watch = watch,
-	.unwatch = unwatch,
-	.forked = forked,
-	.adapter_size = sizeof(struct onefd_sd_event),
-	.attach = attach,
-	.detach = detach,
+	HOST_ROW(sd_event)
 };

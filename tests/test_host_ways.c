@@ -201,6 +201,17 @@ START_TEST(libuv_is_busy_until_it_has_closed_the_handle)
 }
 END_TEST
 
+/* As libuv calls when epoll tells it of an error. */
+START_TEST(error_of_libuv_stops_the_watch_and_is_told)
+{
+	onefd_libuv_ready(uv_guest.poll, UV_EBADF, 0);
+	ck_assert_ptr_null(uv_guest.loop);
+	ck_assert_int_eq(uv_guest.error, -EBADF);
+	must(onefd_libuv_attach(&uv_guest, &uv, loop));
+	ck_assert_int_eq(uv_guest.error, 0);
+}
+END_TEST
+
 static int handles_closed;
 
 static void count_closed(uv_handle_t *handle)
@@ -319,6 +330,7 @@ static void add_libuv(Suite *suite)
 
 	tcase_add_test(tcase, unreferenced_guest_does_not_keep_libuv_alive);
 	tcase_add_test(tcase, libuv_is_busy_until_it_has_closed_the_handle);
+	tcase_add_test(tcase, error_of_libuv_stops_the_watch_and_is_told);
 	tcase_add_test(tcase, host_closes_all_handles_before_the_detach);
 	tcase_add_test(tcase, host_closes_all_handles_around_the_detach);
 	tcase_add_test(tcase, host_closes_all_handles_silently_around_the_detach);
