@@ -395,6 +395,17 @@ static void start_loop(void)
 }
 
 /* Reads that are out are waited for: the disk may still write to their memory. */
+static void end_loop(void)
+{
+	int r = onefd_drain(loop, -1);
+
+	onefd_libev_detach(&adapter);
+	if (r == 0)
+		r = onefd_free(loop);
+	if (r < 0)
+		die("cannot end the loop", -r);
+}
+
 static void close_all(void)
 {
 	for (struct client *client = clients, *next; client; client = next) {
@@ -402,11 +413,8 @@ static void close_all(void)
 		if (!client->gone)
 			close_client(client);
 	}
-	if (loop) {
-		(void)onefd_drain(loop, -1);
-		onefd_libev_detach(&adapter);
-		(void)onefd_free(loop);
-	}
+	if (loop)
+		end_loop();
 	ev_io_stop(host, &listener);
 	close(listener.fd);
 	close(root);

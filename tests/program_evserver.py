@@ -257,6 +257,11 @@ def more_clients_than_allowed_wait_their_turn():
         assert first[0].get("turn") == content and third.silent(0)
         first[1].close()
         assert third.answer() == content
+        fourth = server.connect()
+        fourth.ask("turn")
+        assert first[0].get("turn") == content and fourth.silent(0)
+        first[0].close()
+        assert fourth.answer() == content
 
 
 def stopped_with_clients_at_work_ends_in_order():

@@ -65,6 +65,7 @@ shown() {
 
 # A server says where it is, and ends when it is told to.
 serves() {
+	rm -f said
 	sh -c "exec $1" >said &
 	until [ -s said ]; do
 		kill -0 $! || return
