@@ -771,17 +771,18 @@ static uint64_t number(const char *text, uint64_t most)
 	return value * unit;
 }
 
+static const struct option options[] = {
+	{ "direct", no_argument, NULL, 'd' },
+	{ "depth", required_argument, NULL, 'n' },
+	{ "block", required_argument, NULL, 'b' },
+	{ "loop", required_argument, NULL, 'l' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
 static bool parse(struct copy *c, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "direct", no_argument, NULL, 'd' },
-		{ "depth", required_argument, NULL, 'n' },
-		{ "block", required_argument, NULL, 'b' },
-		{ "loop", required_argument, NULL, 'l' },
-		{ "verbose", no_argument, NULL, 'v' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "dn:b:l:vh", options, NULL)) != -1) {
