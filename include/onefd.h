@@ -114,9 +114,10 @@ int onefd_free(struct onefd *loop);
 /*
  * One turn: waits up to @timeout_ms milliseconds (0: not at all; < 0: without
  * limit) until there is work, then runs callbacks, at most
- * onefd_config.budget of each kind, then sends what they submitted. Due timers
- * run first, then descriptors, then completions, then tasks. Returns how many
- * callbacks ran; 0 also after onefd_wake(), onefd_stop() or EINTR.
+ * onefd_config.budget of each kind, then sends what they submitted; of that, what
+ * is answered on the spot, such as a read of cached pages, still calls back in this
+ * turn if the budget allows. Due timers run first, then descriptors, then
+ * completions, then tasks. Returns how many callbacks ran; 0 also after onefd_wake(), onefd_stop() or EINTR.
  * -EBUSY: called from inside a callback; -ENOMEM.
  */
 int onefd_dispatch(struct onefd *loop, int timeout_ms);
@@ -488,7 +489,7 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
 int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
 
 /*
- * 0: fn will run with -ECANCELED, in a later dispatch. -EBUSY: too late, a
+ * 0: fn will run with -ECANCELED, after this call. -EBUSY: too late, a
  * device or a worker has it, fn will run with what came of it; or it is cancelled
  * already. -EINVAL: it is not out. Constant time.
  */

@@ -375,6 +375,7 @@ int requests_flush(struct onefd *loop)
 
 	if (!requests->out)
 		return 0;
+	route_begin(loop);
 	return route_flush(loop);
 }
 
@@ -433,4 +434,18 @@ int requests_dispatch(struct onefd *loop, uint32_t budget)
 		ran++;
 	}
 	return ran;
+}
+
+int requests_follow(struct onefd *loop, uint32_t budget)
+{
+	struct requests *requests = &loop->requests;
+	uint32_t ran = 0;
+	int sent = 0;
+
+	while (!sent && !loop->stopping && ran < budget && !list_empty(&requests->done)) {
+		ran += (uint32_t)requests_dispatch(loop, budget - ran);
+		loop->clock = 0;
+		sent = requests->out ? route_flush(loop) : 0;
+	}
+	return (int)ran;
 }

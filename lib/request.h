@@ -14,7 +14,8 @@ struct requests {
 	struct onefd_link backlog;	/* for kernel AIO, which had no slot */
 	struct onefd_link polls_backlog;	/* the same for its polls */
 	struct onefd_link done;		/* res is final, callbacks due */
-	uint32_t flushes;		/* numbers the present one */
+	uint32_t flushes;		/* numbers the present one, with what follows it */
+	uint64_t copy;			/* bytes that it may still copy */
 	size_t out;			/* submitted, callback not started */
 	uint32_t flags;			/* onefd_config.flags */
 	int kaio_error;			/* why there is no kernel AIO; 0: there is */
@@ -43,5 +44,12 @@ int requests_flush(struct onefd *loop);
 
 /* Reaps, then runs at most @budget callbacks; how many. */
 int requests_dispatch(struct onefd *loop, uint32_t budget);
+
+/*
+ * After a flush that sent nothing: runs at most @budget callbacks of what it
+ * answered on the spot, and sends what these submit as part of the same flush, until
+ * that leaves this thread. How many ran.
+ */
+int requests_follow(struct onefd *loop, uint32_t budget);
 
 #endif

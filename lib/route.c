@@ -388,22 +388,28 @@ static int send(struct onefd *loop, struct sorted *sorted)
 	return sent;
 }
 
+void route_begin(struct onefd *loop)
+{
+	names_flush(&loop->names);
+	loop->requests.flushes++;
+	loop->requests.copy = COPY_MOST;
+}
+
 int route_flush(struct onefd *loop)
 {
 	struct requests *requests = &loop->requests;
-	struct sorted sorted = { .copy = COPY_MOST };
+	struct sorted sorted = { .copy = requests->copy };
 
 	list_init(&sorted.kaio);
 	list_init(&sorted.polls);
 	list_init(&sorted.pages);
 	list_init(&sorted.pool);
 	list_init(&sorted.later);
-	names_flush(&loop->names);
-	requests->flushes++;
 	list_splice(&sorted.kaio, &requests->backlog);
 	list_splice(&sorted.polls, &requests->polls_backlog);
 	admit_held(loop, &sorted);
 	route_queued(loop, &sorted);
+	requests->copy = sorted.copy;
 	return send(loop, &sorted);
 }
 

@@ -6,6 +6,10 @@
 
 #include "engine.h"
 
+/* Before the first flush of a turn: what the loop's thread may do of the work by
+ * itself, bytes to copy and time for names, it may do anew. */
+void route_begin(struct onefd *loop);
+
 /* Sends what is queued as far as windows and slots allow; how many went. */
 int route_flush(struct onefd *loop);
 

@@ -542,6 +542,103 @@ START_TEST(requests_between_turns_are_one_wake_and_cancelling_them_one)
 }
 END_TEST
 
+/* One reader that asks for the next block when it has one. */
+static void start_chain(struct onefd_req *req, void *buf, size_t len, onefd_req_fn *fn)
+{
+	onefd_prep_pread(req, &file, buf, len, 0);
+	must(onefd_submit(loop, req, fn));
+}
+
+static bool has_hits(void)
+{
+	struct onefd_stats stats;
+
+	must(onefd_stats(loop, &stats, sizeof stats));
+	return stats.hits >= DEPTH;
+}
+
+START_TEST(chain_of_hits_costs_a_host_one_wake)
+{
+	int left = DEPTH + 31;
+	bool hits;
+
+	embed();
+	open_jobs(_i, 0);
+	batch();
+	batch();
+	jobs[0].req.data = &left;
+	start_chain(&jobs[0].req, jobs[0].buf, BLOCK, read_again);
+	counting = true;
+	must(onefd_dispatch(loop, 0));
+	counting = false;
+	must(onefd_drain(loop, -1));
+	hits = has_hits();
+	close_jobs();
+	disembed();
+	if (!hits)
+		skip("the page cache is not asked here");
+	ck_assert_int_eq(left, DEPTH - 1);
+	ck_assert_uint_eq(wakes, 0);
+	ck_assert_uint_eq(waits, 1);
+}
+END_TEST
+
+static int links;	/* of a chain */
+
+static void read_for_ever(struct onefd_req *req)
+{
+	links++;
+	must(onefd_submit(loop, req, read_for_ever));
+}
+
+static void stop_and_read(struct onefd_req *req)
+{
+	onefd_stop(loop);
+	read_for_ever(req);
+}
+
+static void read_no_more(struct onefd_req *req)
+{
+	(void)req;
+}
+
+START_TEST(stop_ends_a_chain_of_hits)
+{
+	links = 0;
+	open_jobs(_i, 0);
+	batch();
+	batch();
+	start_chain(&jobs[0].req, jobs[0].buf, BLOCK, stop_and_read);
+	must(onefd_run(loop));
+	ck_assert_int_eq(links, 1);
+	jobs[0].req.fn = read_no_more;
+	must(onefd_drain(loop, -1));
+	close_jobs();
+}
+END_TEST
+
+/* However long the chain, a turn copies what is good for the other events. */
+START_TEST(chain_of_hits_copies_so_much_in_a_turn)
+{
+	const int most = 2 + (2 << 20) / (DEPTH * BLOCK);
+	void *buf = aligned(DEPTH * BLOCK);
+	struct onefd_req req;
+
+	open_jobs(_i, 0);
+	batch();
+	batch();
+	start_chain(&req, buf, DEPTH * BLOCK, read_for_ever);
+	for (int before = links = 0; links < 100; before = links) {
+		must(onefd_dispatch(loop, -1));
+		ck_assert_int_le(links - before, most);
+	}
+	req.fn = read_no_more;
+	must(onefd_drain(loop, -1));
+	free(buf);
+	close_jobs();
+}
+END_TEST
+
 /* The counters themselves: a test that counts nothing would pass for ever. */
 START_TEST(what_is_done_is_counted)
 {
@@ -576,6 +673,9 @@ int main(void)
 	tcase_add_test(tcase, timer_is_armed_only_when_the_earliest_changed);
 	tcase_add_test(tcase, timers_moved_in_a_turn_are_armed_once);
 	tcase_add_test(tcase, tasks_posted_between_turns_are_one_wake);
+	tcase_add_loop_test(tcase, chain_of_hits_costs_a_host_one_wake, 0, places);
+	tcase_add_loop_test(tcase, stop_ends_a_chain_of_hits, 0, places);
+	tcase_add_loop_test(tcase, chain_of_hits_copies_so_much_in_a_turn, 0, places);
 	tcase_add_loop_test(tcase, requests_between_turns_are_one_wake_and_cancelling_them_one, 0,
 			    places);
 	return run_suite(suite);

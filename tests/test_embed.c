@@ -330,9 +330,37 @@ START_TEST(edge_triggered_host_sleeps_on_what_the_budget_left)
 }
 END_TEST
 
+/* Each answered on the spot: it is cancelled before it was sent. */
+static void chain(struct onefd_req *req)
+{
+	int *left = req->data;
+
+	if (--*left == 0)
+		return;
+	must(onefd_submit(loop, req, chain));
+	must(onefd_cancel(req));
+}
+
+static void start_chain(struct onefd_req *req, int *left)
+{
+	onefd_prep_call(req, answer, NULL);
+	req->data = left;
+	must(onefd_submit(loop, req, chain));
+	must(onefd_cancel(req));
+}
+
+static void too_long_a_chain(void)
+{
+	int left = MANY;
+	struct onefd_req req;
+
+	start_chain(&req, &left);
+	spend_budget_thrice();
+}
+
 static void (*const excesses[])(void) = {
 	too_many_timers, too_many_tasks, too_many_events, too_many_signals,
-	too_many_requests,
+	too_many_requests, too_long_a_chain,
 };
 
 START_TEST(budget_stop_keeps_fd_readable)

@@ -342,7 +342,7 @@ static void stop_with_reads_out(int index, int flags)
 	size_t turns;
 
 	for (turns = 0; turns < 12; turns++) {
-		open_reader(&reader, make_file(index, 100 * SIZE, O_RDONLY | flags), CHUNKS, SIZE,
+		open_reader(&reader, make_file(index, 1000 * SIZE, O_RDONLY | flags), CHUNKS, SIZE,
 			    0);
 		must(start(&reader, 0, -1));
 		for (size_t i = 0; i < turns && !reader.ends; i++)
