@@ -125,11 +125,20 @@ static void read_block(struct client *client)
 
 /* ---- clients ----------------------------------------------------------------- */
 
+/* A place or a descriptor is free again: whoever waits in the queue may want it. */
+static void accept_on(void)
+{
+	if (client_count < client_most)
+		ev_io_start(host, &listener);
+}
+
 static void close_file(struct client *client)
 {
-	if (client->fd >= 0)
-		close(client->fd);
+	if (client->fd < 0)
+		return;
+	close(client->fd);
 	client->fd = -1;
+	accept_on();
 }
 
 static void free_client(struct client *client)
@@ -140,7 +149,7 @@ static void free_client(struct client *client)
 		client->next->at = client->at;
 	free(client);
 	client_count--;
-	ev_io_start(host, &listener);
+	accept_on();
 }
 
 static void close_client(struct client *client)
@@ -341,7 +350,7 @@ static void add_client(int fd)
 	wait_for(client, EV_READ);
 }
 
-/* More clients than we have room for wait in the queue until one goes. */
+/* More clients than we have room for wait in the queue: see accept_on(). */
 static void client_came(struct ev_loop *base, ev_io *io, int events)
 {
 	int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -7,6 +7,7 @@ RUNNER is put before the server: valgrind and its options. Started by faulty.sh,
 looks at what happens while a file is held by its disk, and at nothing else.
 """
 import os
+import resource
 import select
 import signal
 import socket
@@ -34,6 +35,12 @@ class Server:
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def allow_no_more_descriptors(self):
+        fds = {int(fd) for fd in os.listdir(f"/proc/{self.process.pid}/fd")}
+        # The lowest that is free, for a runner may have some high up.
+        limit = min(set(range(len(fds) + 1)) - fds)
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
 
     def stop(self, signo=signal.SIGTERM):
         self.process.send_signal(signo)
@@ -264,6 +271,21 @@ def more_clients_than_allowed_wait_their_turn():
         assert fourth.answer() == content
 
 
+def client_without_a_descriptor_waits_for_no_more_than_one():
+    content, large = make("turn", 1000), make("large", 8000000)
+    with Server("--timeout=86400") as server:
+        first = [server.connect(receive_buffer=4096) for _ in range(2)]
+        for client in first:
+            client.ask("large")
+            client.file.read(1)
+        server.allow_no_more_descriptors()
+        last = server.connect()
+        for client in first:
+            assert b"O" + client.file.readline() + client.file.read(len(large)) == \
+                b"OK %d\n" % len(large) + large
+        assert last.get("turn") == content
+
+
 def stopped_with_clients_at_work_ends_in_order():
     make("work", 50000000)
     for signo in (signal.SIGTERM, signal.SIGINT):
@@ -416,7 +438,9 @@ SERVED = (
     line_without_end_is_hung_up_on, nothing_outside_of_the_root_is_served,
     clients_that_hang_up_midway_cost_nothing, slow_reader_gets_every_byte_and_holds_up_nobody,
     idle_clients_are_hung_up_on, reader_that_stops_is_hung_up_on,
-    more_clients_than_allowed_wait_their_turn, stopped_with_clients_at_work_ends_in_order,
+    more_clients_than_allowed_wait_their_turn,
+    client_without_a_descriptor_waits_for_no_more_than_one,
+    stopped_with_clients_at_work_ends_in_order,
     wrong_usage_is_status_2)
 
 HELD = (
