@@ -253,10 +253,11 @@ static bool take_line(struct client *client)
 	if (!end)
 		return false;
 	client->taken = (size_t)(end + 1 - client->line);
-	*end = '\0';
 	if (end > client->line && end[-1] == '\r')
-		end[-1] = '\0';
-	if (strncmp(client->line, "GET ", 4) != 0) {
+		end--;
+	*end = '\0';
+	/* A path that has a zero byte in it would be another's. */
+	if (strncmp(client->line, "GET ", 4) != 0 || strlen(client->line) < (size_t)(end - client->line)) {
 		answer(client, "ERROR", "not understood");
 		return true;
 	}
@@ -457,7 +458,7 @@ static void usage(FILE *out)
 	      "\"OK size\" and the file, or by \"ERROR reason\".\n\n"
 	      "  --port=N      there (0: any, it is printed)\n"
 	      "  --clients=N   so many at once, others wait (1000)\n"
-	      "  --timeout=S   close after S seconds in which the client did nothing (30)\n"
+	      "  --timeout=S   close after S seconds without a line from the client, or a byte to it (30)\n"
 	      "  --blocking    open and read in libev's loop, as without onefd\n"
 	      "  --help        this text\n\n"
 	      "Exit status: 0 stopped by SIGINT or SIGTERM, 1 failed, 2 wrong usage.\n", out);
