@@ -9,7 +9,8 @@ top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-nbd.XXXXXX") || exit 1
 trap clean_up EXIT
 . "$(dirname "$0")/tap.sh"
 cd "$top" || exit 1
-uri=nbd+unix:///?socket=$top/socket
+# From here, for a name of a directory may have what no URI has.
+uri=nbd+unix:///?socket=socket
 
 clean_up() {
 	cd / && mountpoint -q "$top/mount" && umount "$top/mount"
@@ -134,8 +135,11 @@ s.listen()
 open("pid", "w").write("x")
 s.accept()[0].close()
 s.accept()[0].send(b"HTTP/1.1 200 OK\r\n" * 9)' &
+	server=$!
+	# A client that never comes is waited for, and so would the runner be.
+	trap 'kill -KILL "$server" 2>/dev/null' EXIT
 	until [ -s pid ]; do
-		kill -0 $! || return
+		kill -0 "$server" || return
 	done
 	fails 1 "onefd-nbd: cannot read '$uri': *disconnected*" "$uri" copy &&
 	fails 1 "onefd-nbd: cannot read '$uri': *magic*" "$uri" copy

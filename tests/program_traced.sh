@@ -18,7 +18,7 @@ needs_a_tracer() {
 	[ "$(id -u)" -eq 0 ] || { echo "only root can trace"; return 77; }
 	timeout 60 bpftrace -e "BEGIN { exit(); } uprobe:$top/lib/libonefd.so.0:onefd_new { }" \
 		>"$top/tried" 2>&1 && return
-	echo "no uprobes here: $(tail -n 1 "$top/tried")"
+	echo "no uprobes here: $(head -n 1 "$top/tried")"
 	return 77
 }
 
