@@ -86,6 +86,7 @@ tools_package_has_the_programs_and_their_pages() {
 		page=$(basename "$page" .1)
 		grep -qx "usr/bin/$page" "$top/tools" && grep -qx "usr/share/man/man1/$page.1" "$top/tools" ||
 			echo "no $page"
+		field onefd-tools Description | grep -qw -e "$page" || echo "$page not described"
 	done | nothing
 }
 
