@@ -139,11 +139,13 @@ every_header_is_installed() {
 		<(cd "$prefix/include" && find . -name '*.h' | sort)
 }
 
-# "file leads to" for each page: pages to themselves, aliases to their page.
+# "file leads to" for each page: pages to themselves, aliases to their page. That of
+# a program which is not here has nothing to tell.
 pages_wanted() {
 	local page
 
-	for page in "$source"/man/*.[1-9]; do
+	for page in "$source"/man/*.[2-9] "$prefix"/bin/*; do
+		[ "${page%/bin/*}" = "$page" ] || page=$page.1
 		echo "${page##*/} ${page##*/}"
 	done
 	awk -f "$source/man/names.awk" "$source"/man/*.[1-9]
@@ -157,6 +159,14 @@ every_page_is_installed_under_each_of_its_names() {
 		at=$prefix/share/man/man${name##*.}
 		cmp "$at/$name" "$source/man/$page"
 	done < <(pages_wanted) 2>&1 | nothing
+}
+
+no_page_is_installed_without_its_program() {
+	local page
+
+	for page in "$prefix"/share/man/man1/*; do
+		[ -x "$prefix/bin/$(basename "$page" .1)" ] || echo "$page"
+	done | nothing
 }
 
 every_function_has_a_page_of_its_name() {
@@ -188,5 +198,6 @@ run program_may_have_every_private_name_itself
 run program_may_have_probes_of_its_own
 run every_header_is_installed
 run every_page_is_installed_under_each_of_its_names
+run no_page_is_installed_without_its_program
 run every_function_has_a_page_of_its_name
 plan
