@@ -6,6 +6,8 @@ Usage: program_evserver.py ONEFD_EVSERVER [RUNNER...]
 RUNNER is put before the server: valgrind and its options. Started by faulty.sh, it
 looks at what happens while a file is held by its disk, and at nothing else.
 """
+import ctypes
+import mmap
 import os
 import resource
 import select
@@ -112,8 +114,9 @@ class Disk:
             self.news.append(said)
 
     def forget(self, name):
-        """The next reads of the file are the disk's again."""
-        self.order("tell", name, 0)
+        """The next reads of the file are the disk's again, for no page of it is left."""
+        with open(os.path.join(faulty_root(), "fuse", name), "rb") as file:
+            until(lambda: drop_pages(file.fileno()) == 0)
 
     def wait_held(self):
         if not self.news:
@@ -121,6 +124,19 @@ class Disk:
 
     def held(self, seconds):
         return bool(self.news or select.select([self.socket], [], [], seconds)[0])
+
+
+def drop_pages(file):
+    """How many are left: those that are being read stay."""
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    with mmap.mmap(file, 0, access=mmap.ACCESS_COPY) as view:
+        byte = ctypes.c_char.from_buffer(view)
+        pages = (ctypes.c_ubyte * (len(view) // mmap.PAGESIZE))()
+        failed = ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(ctypes.addressof(byte)), ctypes.c_size_t(len(view)), pages)
+        del byte  # or the view cannot be closed
+    assert not failed
+    return sum(page & 1 for page in pages)
 
 
 def make(name, size):
