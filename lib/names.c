@@ -7,7 +7,8 @@
  * So the name is first looked up with O_PATH, which calls no file system; the
  * descriptor tells mount and kind; and only a regular file of a file system that
  * is known to open in memory is then opened, for reading, under O_NONBLOCK,
- * which makes the holder of a lease a worker's to wait for.
+ * which makes the holder of a lease a worker's to wait for. A request for O_PATH
+ * has its answer there, and one that reopens a descriptor begins there.
  *
  * Mounts are learned from what workers have opened or asked: it takes reading
  * mountinfo, and the first open of all on an ext4 writes to its journal.
@@ -35,6 +36,9 @@
 
 /* Most time that a flush gives to names: some sixty of them. */
 #define NAMES_NS 200000
+
+/* What openat2() takes beside O_PATH; openat() ignores the rest. */
+#define PATH_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY)
 
 #define STATX_FLAGS (AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC)
 
@@ -101,7 +105,7 @@ static bool in_memory(struct names *names, struct onefd_req *req, int fd)
 /* An object by its name, without a word to its file system. */
 static int look_up(struct names *names, const struct call *call, int flags)
 {
-	int fd = sys.open_cached(call->fd, call->path, O_PATH | O_CLOEXEC | flags);
+	int fd = sys.open_cached(call->fd, call->path, O_PATH | flags);
 
 	/* Before Linux 5.6 or 5.12, or a seccomp filter: not again. */
 	if (fd == -ENOSYS || fd == -EINVAL || fd == -EPERM)
@@ -111,7 +115,9 @@ static int look_up(struct names *names, const struct call *call, int flags)
 
 static int open_it(const struct call *call)
 {
-	int fd = sys.open_cached(call->fd, call->path, call->flags | O_NONBLOCK);
+	int flags = call->flags | O_NONBLOCK;
+	int fd = *call->path ? sys.open_cached(call->fd, call->path, flags) :
+			       sys.reopen(call->fd, flags);
 
 	if (fd >= 0 && !(call->flags & O_NONBLOCK))
 		(void)sys.setfl(fd, call->flags);
@@ -123,9 +129,13 @@ static int try_open(struct names *names, struct onefd_req *req)
 	const struct call *call = &flight(req)->call;
 	int fd, r = -EAGAIN;
 
-	if (call->flags & (O_ACCMODE | O_CREAT | O_TRUNC | __O_TMPFILE | O_DIRECTORY | O_PATH))
+	if (call->flags & O_PATH)
+		return *call->path ? look_up(names, call, call->flags & PATH_FLAGS) : -EAGAIN;
+	if (call->flags & (O_ACCMODE | O_CREAT | O_TRUNC | __O_TMPFILE | O_DIRECTORY))
 		return -EAGAIN;
-	fd = look_up(names, call, call->flags & O_NOFOLLOW);
+	if (!*call->path)
+		return in_memory(names, req, call->fd) ? open_it(call) : -EAGAIN;
+	fd = look_up(names, call, O_CLOEXEC | (call->flags & O_NOFOLLOW));
 	if (fd < 0)
 		return fd;
 	if (in_memory(names, req, fd))
@@ -153,7 +163,7 @@ static int try_statx(struct names *names, struct onefd_req *req)
 		return -EAGAIN;
 	if (call->flags & AT_EMPTY_PATH && !*call->path)
 		return ask(names, req, call->fd);
-	fd = look_up(names, call, call->flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0);
+	fd = look_up(names, call, O_CLOEXEC | (call->flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0));
 	if (fd < 0)
 		return fd;
 	r = ask(names, req, fd);

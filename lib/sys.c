@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -252,6 +253,15 @@ static int call_open_cached(int dirfd, const char *path, int flags)
 	return (int)answer(syscall(SYS_openat2, dirfd, path, &how, sizeof how));
 }
 
+/* O_NOFOLLOW would stop at the link in /proc that stands for the file. */
+static int call_reopen(int fd, int flags)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return (int)answer(open(path, flags & ~O_NOFOLLOW));
+}
+
 static int call_statx(int dirfd, const char *path, int flags, unsigned mask,
 		      struct statx *buf)
 {
@@ -418,6 +428,7 @@ struct sys_calls sys = {
 	.drop_cache = call_drop_cache,
 	.openat = call_openat,
 	.open_cached = call_open_cached,
+	.reopen = call_reopen,
 	.statx = call_statx,
 	.ioprio_set = call_ioprio_set,
 	.sleeps = call_sleeps,

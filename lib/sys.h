@@ -67,6 +67,8 @@ struct sys_calls {
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
 	/* Of names in memory alone: -EAGAIN for others. Before Linux 5.12 -EINVAL */
 	int (*open_cached)(int dirfd, const char *path, int flags);
+	/* What @fd refers to, opened anew. Wants /proc */
+	int (*reopen)(int fd, int flags);
 	int (*statx)(int dirfd, const char *path, int flags, unsigned mask,
 		     struct statx *buf);
 	int (*ioprio_set)(int prio);	/* of the calling thread */
