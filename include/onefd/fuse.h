@@ -80,14 +80,15 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn);
  * aborted from outside; another -errno: /dev/fuse failed. No request is in hand
  * and none comes. Unmount, destroy and free here, or later, in that order.
  */
-typedef void onefd_fuse_fn(struct onefd_fuse *fuse, int reason);
+typedef void onefd_fuse_fn(struct onefd_fuse *fuse, void *data, int reason);
 
 /*
- * Begins to receive. fn runs once, from a dispatch, when the session has ended.
+ * Begins to receive. fn runs once, from a dispatch, when the session has ended, and
+ * is given @data.
  * The session's descriptor becomes non-blocking.
  * -EBUSY: started already; -EINVAL: no fn; others as onefd_watch_start().
  */
-int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn);
+int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data);
 
 /* Receives no more; when what is in hand has been replied to, fn runs. Stopping
  * twice, or what was never started, does nothing. */

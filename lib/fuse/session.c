@@ -50,6 +50,7 @@ struct onefd_fuse {
 	struct onefd_watch watch;
 	struct onefd_task end;		/* says that it has ended */
 	onefd_fuse_fn *fn;
+	void *data;
 	struct onefd_fuse_op *next;	/* to receive in; NULL: all are in hand */
 	struct onefd_link free;		/* the last used first: its memory is warm */
 	enum state state;
@@ -78,7 +79,7 @@ static void ended(struct onefd_task *task)
 	struct onefd_fuse *fuse = onefd_container(task, struct onefd_fuse, end);
 
 	fuse->state = ENDED;
-	fuse->fn(fuse, fuse->reason);
+	fuse->fn(fuse, fuse->data, fuse->reason);
 }
 
 static void end_if_empty(struct onefd_fuse *fuse)
@@ -328,7 +329,7 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 		conn->max_write = fuse->config.transfer;
 }
 
-int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn)
+int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data)
 {
 	int flags, r;
 
@@ -343,6 +344,7 @@ int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn)
 	if (r < 0)
 		return r;
 	fuse->fn = fn;
+	fuse->data = data;
 	fuse->state = SERVING;
 	return 0;
 }

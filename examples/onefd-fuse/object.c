@@ -1,0 +1,70 @@
+/* object.c - what an object of the source is: see object.h. */
+#include "object.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+union handle {
+	struct file_handle head;
+	char room[sizeof(struct file_handle) + HANDLE_MOST];
+};
+
+int object_stat(struct found *found)
+{
+	return fstatat(found->fd, "", &found->st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+void object_identify(struct found *found)
+{
+	union handle handle = { .head.handle_bytes = HANDLE_MOST };
+	struct identity *id = &found->id;
+
+	id->mount = -1;
+	id->type = OBJECT_NO_HANDLE;
+	id->length = 0;
+	if (name_to_handle_at(found->fd, "", &handle.head, &id->mount, AT_EMPTY_PATH) < 0)
+		return;
+	id->type = handle.head.handle_type;
+	id->length = handle.head.handle_bytes;
+	memcpy(id->handle, handle.head.f_handle, id->length);
+}
+
+void object_identify_by_number(struct found *found)
+{
+	struct identity *id = &found->id;
+
+	id->type = OBJECT_NO_HANDLE;
+	id->length = sizeof found->st.st_dev + sizeof found->st.st_ino;
+	memcpy(id->handle, &found->st.st_dev, sizeof found->st.st_dev);
+	memcpy(id->handle + sizeof found->st.st_dev, &found->st.st_ino, sizeof found->st.st_ino);
+}
+
+int object_find(int dir, const char *name, struct found *ret)
+{
+	int r;
+
+	ret->fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (ret->fd < 0)
+		return -errno;
+	object_identify(ret);
+	r = object_stat(ret);
+	if (r < 0) {
+		(void)close(ret->fd);
+		ret->fd = -1;
+	}
+	return r;
+}
+
+int object_open(int mount_fd, const struct identity *id)
+{
+	union handle handle = { .head.handle_bytes = id->length, .head.handle_type = id->type };
+	int fd;
+
+	if (id->type == OBJECT_NO_HANDLE)
+		return -ESTALE;
+	memcpy(handle.head.f_handle, id->handle, id->length);
+	fd = open_by_handle_at(mount_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
