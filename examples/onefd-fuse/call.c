@@ -43,6 +43,10 @@ void call_end(struct call *call)
 		if (at->inode)
 			inode_unpin(inodes, at->inode);
 	}
+	if (call->file)
+		file_unpin(inodes, call->file);
+	if (call->other_file)
+		file_unpin(inodes, call->other_file);
 	onefd_fuse_end(call->op);
 }
 

@@ -12,9 +12,8 @@
 #ifndef CALL_H
 #define CALL_H
 
+#include "file.h"
 #include "fs.h"
-
-struct file;
 
 struct call {
 	struct fs *fs;
@@ -35,8 +34,8 @@ struct call {
 	mode_t mode;
 	dev_t rdev;
 	size_t size;
-	off_t offset;
-	struct file *file;
+	off_t offset, other_offset;
+	struct file *file, *other_file;	/* unpinned at the end */
 	struct found found;
 	struct stat attr;
 	struct met met;			/* the mount of what was found, if it was not known: */

@@ -4,55 +4,157 @@
  * Data is read and written by the loop's requests: a cached read is answered in
  * the turn that it comes in, and the bytes of a write go down from where they
  * were received.
+ *
+ * The source's files are opened neither with O_APPEND nor with O_NONBLOCK. Who appends
+ * says so with each write, which RWF_APPEND passes on; what the kernel writes back of a
+ * mapping of the same file has its place.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "call.h"
 
-struct file {
-	struct onefd_file of;
-	struct inode *inode;
-	int fd;
-};
+#ifndef RWF_APPEND
+#define RWF_APPEND 0x10
+#endif
+
+/* Most bytes of one copy_file_range(2): how long it has a worker. */
+#define COPY_MOST	(32u << 20)
+/* Tries of what the source interrupts, each after twice as long as the one before:
+ * a minute in all. */
+#define TRIES		16u
 
 static struct file *file_of(const struct fuse_file_info *fi)
 {
 	return (struct file *)(uintptr_t)fi->fh;
 }
 
+/* ---- what the kernel has of an inode ------------------------------------------ */
+
+static bool is_same(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* Whether a change after this look is sure to change the times. Most file systems
+ * take them from the clock's last tick, some count whole seconds. */
+static bool is_settled(const struct stat *st)
+{
+	int64_t grain = st->st_ctim.tv_nsec ? 20000000 : 2000000000;
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (now.tv_sec - st->st_ctim.tv_sec) * INT64_C(1000000000) + now.tv_nsec -
+		       st->st_ctim.tv_nsec > grain;
+}
+
+/* Whether the pages that the kernel has are those of the file: whoever changed it, it is
+ * as it was when it was last opened. */
+static bool keeps_pages(struct inode *inode, const struct stat *st)
+{
+	bool same = is_same(inode->mtime, st->st_mtim) && is_same(inode->ctime, st->st_ctim) &&
+		    inode->size == st->st_size;
+
+	inode->mtime = st->st_mtim;
+	inode->ctime = st->st_ctim;
+	inode->size = st->st_size;
+	if (!is_settled(st))
+		inode->ctime = (struct timespec){ 0 };
+	return same;
+}
+
 /* ---- opening and closing ---------------------------------------------------------- */
+
+/* How the source's file is opened for who opens with @flags. */
+static int flags_below(const struct fs *fs, int flags)
+{
+	flags &= ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_DIRECT | O_APPEND | O_NONBLOCK);
+	/* To write part of a block directly is to read it first. */
+	if (fs->direct && (flags & O_ACCMODE) == O_WRONLY)
+		flags = (flags & ~O_ACCMODE) | O_RDWR;
+	return flags | O_CLOEXEC;
+}
+
+static int open_proc(int object, int flags)
+{
+	int fd = open(proc_path(object).path, flags);
+
+	/* Files with the attribute "append only" know no other writing. */
+	if (fd < 0 && errno == EPERM && (flags & O_ACCMODE) != O_RDONLY)
+		fd = open(proc_path(object).path, flags | O_APPEND);
+	return fd < 0 ? -errno : fd;
+}
+
+/* After O_TRUNC, which the kernel leaves to us: as write(2) and truncate(2) do, it takes
+ * the set-id bits from who may not set them. Its owner's right suffices for that. */
+static void drop_set_id(struct call *call, int fd)
+{
+	mode_t mode = call->attr.st_mode, drop = S_ISUID;
+
+	if (!(call->flags & O_TRUNC) || !fuse_req_ctx(call->op->fuse)->uid)
+		return;
+	if (mode & S_IXGRP)
+		drop |= S_ISGID;
+	if (mode & drop && fchmod(fd, mode & 07777 & ~drop) == 0)
+		(void)fstat(fd, &call->attr);
+}
 
 static int do_open(struct call *call)
 {
-	int fd = open(proc_path(call->at[0].fd).path, call->flags);
+	int flags = flags_below(call->fs, call->flags);
+	int fd = open_proc(call->at[0].fd, flags);
 
-	return fd < 0 ? -errno : fd;
+	if (fd == -EACCES && (call->flags & O_ACCMODE) == O_WRONLY)
+		fd = open_proc(call->at[0].fd, (flags & ~O_ACCMODE) | O_WRONLY);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &call->attr) < 0) {
+		int r = -errno;
+
+		(void)close(fd);
+		return r;
+	}
+	drop_set_id(call, fd);
+	return fd;
+}
+
+/* Makes the struct file of call->res, which it takes on failure, too; fills in @fi. */
+static int take_file(struct call *call, struct inode *inode, struct fuse_file_info *fi)
+{
+	struct fs *fs = call->fs;
+	int flags = fcntl(call->res, F_GETFL), r;
+	struct file *file;
+
+	/* Not by open(2): one that refuses it may have made the file first. */
+	if (fs->direct && fcntl(call->res, F_SETFL, flags | O_DIRECT) < 0)
+		fs->data.refused++;
+	r = file_new(&fs->inodes, inode, call->res, flags, &file);
+	if (r < 0)
+		return r;
+	fs->data.opened++;
+	*fi = (struct fuse_file_info){ .flags = call->flags, .fh = (uintptr_t)file };
+	return 0;
 }
 
 static void reply_open(struct call *call)
 {
-	struct fuse_file_info fi = { .flags = call->flags };
+	struct inode *inode = call->at[0].inode;
 	struct fs *fs = call->fs;
-	struct file *file = malloc(sizeof *file);
-	int r = file ? onefd_file_init(fs->loop, &file->of, call->res) : -ENOMEM;
+	struct fuse_file_info fi;
+	int r = take_file(call, inode, &fi);
 
 	if (r < 0) {
-		(void)close(call->res);
-		free(file);
 		fuse_reply_err(call->op->fuse, -r);
 		return;
 	}
-	file->fd = call->res;
-	file->inode = call->at[0].inode;
-	inodes_file_opened(&fs->inodes);
-	fi.fh = (uintptr_t)file;
-	if (fuse_reply_open(call->op->fuse, &fi) == -ENOENT) {
-		inodes_file_closed(&fs->inodes, file->fd);
-		free(file);
-	}
+	fi.keep_cache = keeps_pages(inode, &call->attr);
+	fs->data.kept += fi.keep_cache;
+	if (fuse_reply_open(call->op->fuse, &fi) < 0)
+		file_close(&fs->inodes, file_of(&fi));
 }
 
 /* Opened by the loop, at once or on a worker. */
@@ -62,98 +164,442 @@ static void opened(struct onefd_req *req)
 	struct call *call = op->data;
 
 	call->res = (int)req->res;
-	if (call->res < 0)
-		fuse_reply_err(op->fuse, -call->res);
-	else
-		reply_open(call);
+	if (call->res < 0) {
+		/* Whatever it is, a worker finds out. */
+		call_go(call, do_open, reply_open);
+		return;
+	}
+	(void)fstat(call->res, &call->attr);
+	reply_open(call);
 	call_end(call);
 }
 
 static void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct call *call = call_begin(req, ino, 0);
+	int flags = flags_below(call->fs, fi->flags);
 
-	call->flags = (fi->flags & ~(O_NOFOLLOW | O_DIRECT | O_CREAT | O_EXCL)) | O_CLOEXEC |
-		      (call->fs->direct ? O_DIRECT : 0);
-	if (call->at[0].fd < 0) {
+	call->flags = fi->flags;
+	if (call->at[0].fd < 0 || !call->at[0].inode->mount->local || flags & O_TRUNC ||
+	    (flags & O_ACCMODE) != O_RDONLY) {
 		call_go(call, do_open, reply_open);
 		return;
 	}
-	onefd_prep_openat(&call->op->req, call->at[0].fd, "", call->flags, 0);
+	onefd_prep_openat(&call->op->req, call->at[0].fd, "", flags, 0);
 	if (onefd_fuse_submit(call->op, opened) < 0)
 		call_go(call, do_open, reply_open);
 }
 
-static void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/*
+ * The name was made while the kernel asked for it. Its file would be opened without any
+ * question of permission, for that is what creation means: but its owner may. For
+ * others the kernel is to look once more, and open it.
+ */
+static int open_found(struct call *call, int flags)
 {
-	struct fs *fs = fs_of(req);
+	unsigned wanted = (flags & O_ACCMODE) == O_RDONLY ? S_IRUSR :
+			  (flags & O_ACCMODE) == O_WRONLY ? S_IWUSR : S_IRUSR | S_IWUSR;
+	struct found *found = &call->found;
+	int fd = -ESTALE;
+
+	found->fd = openat(call->at[0].fd, call->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (found->fd < 0)
+		return -ESTALE;
+	if (object_stat(found) == 0 && S_ISREG(found->st.st_mode) &&
+	    found->st.st_uid == fuse_req_ctx(call->op->fuse)->uid &&
+	    (found->st.st_mode & wanted) == wanted)
+		fd = open_proc(found->fd, flags);
+	(void)close(found->fd);
+	found->fd = -1;
+	return fd;
+}
+
+static int do_create(struct call *call)
+{
+	int flags = flags_below(call->fs, call->flags) & ~O_TRUNC, fd, r;
+
+	fd = openat(call->at[0].fd, call->name, flags | O_CREAT | O_EXCL, call->mode);
+	if (fd < 0)
+		fd = -errno;
+	if (fd == -EEXIST && !(call->flags & O_EXCL))
+		fd = open_found(call, flags | (call->flags & O_TRUNC));
+	if (fd < 0)
+		return fd;
+	call->found.fd = open(proc_path(fd).path, O_PATH | O_CLOEXEC);
+	r = call->found.fd < 0 ? -errno : work_found(call);
+	if (r < 0)
+		(void)close(fd);
+	return r < 0 ? r : fd;
+}
+
+static void reply_create(struct call *call)
+{
+	struct inodes *inodes = &call->fs->inodes;
+	struct fuse_entry_param entry;
+	struct fuse_file_info fi;
+	struct inode *inode;
+	int r = call_entry(call, &entry);
+
+	if (r < 0) {
+		(void)close(call->res);
+		fuse_reply_err(call->op->fuse, -r);
+		return;
+	}
+	inode = (struct inode *)(uintptr_t)entry.ino;
+	r = take_file(call, inode, &fi);
+	if (r < 0) {
+		fuse_reply_err(call->op->fuse, -r);
+	} else if (keeps_pages(inode, &entry.attr),
+		   fuse_reply_create(call->op->fuse, &entry, &fi) < 0) {
+		file_close(inodes, file_of(&fi));
+		r = -ENOENT;
+	}
+	if (r < 0)
+		inode_forget(inodes, inode, 1);
+}
+
+static void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	struct call *call = call_begin(req, parent, 0);
+
+	call->name = name;
+	call->mode = mode;
+	call->flags = fi->flags;
+	call->as_caller = true;
+	call_go(call, do_create, reply_create);
+}
+
+/* A server may keep its errors until a close. */
+static int do_flush(struct call *call)
+{
+	int fd = fcntl(call->file->of.fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	return close(fd) < 0 && errno != EINTR ? -errno : 0;
+}
+
+static void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
 	struct file *file = file_of(fi);
+	struct call *call;
 
 	(void)ino;
-	inodes_file_closed(&fs->inodes, file->fd);
-	free(file);
+	if (file->inode->mount->local || !file_writes(file)) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	call = call_begin(req, 0, 0);
+	call->file = file_pin(file);
+	call_go(call, do_flush, reply_done);
+}
+
+static void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	file_close(&fs_of(req)->inodes, file_of(fi));
 	fuse_reply_err(req, 0);
+}
+
+/* ---- requests to the loop ------------------------------------------------------------ */
+
+/* What an op's data is while no worker has it. */
+struct transfer {
+	struct fs *fs;
+	struct file *file;	/* pinned */
+	onefd_req_fn *done;
+	uint64_t began;		/* the turn */
+	unsigned tries;
+	struct onefd_timer timer;
+};
+_Static_assert(sizeof(struct transfer) <= sizeof(struct call), "op->data has room for a call");
+
+static struct transfer *transfer_begin(fuse_req_t req, struct file *file)
+{
+	struct fs *fs = fs_of(req);
+	struct onefd_fuse_op *op = onefd_fuse_begin(fs->fuse, req);
+	struct transfer *transfer = op->data;
+
+	transfer->fs = fs;
+	transfer->file = file_pin(file);
+	transfer->began = onefd_now(fs->loop);
+	transfer->tries = 0;
+	transfer->timer.data = op;
+	return transfer;
+}
+
+static struct onefd_fuse_op *op_of(struct transfer *transfer)
+{
+	return transfer->timer.data;
+}
+
+static void transfer_end(struct transfer *transfer)
+{
+	file_unpin(&transfer->fs->inodes, transfer->file);
+	onefd_fuse_end(op_of(transfer));
+}
+
+static void transfer_fail(struct transfer *transfer, ssize_t error)
+{
+	/* Cancelled: for who waits is dying. */
+	fuse_reply_err(op_of(transfer)->fuse, error == -ECANCELED ? EINTR : (int)-error);
+	transfer_end(transfer);
+}
+
+static void transfer_go(struct transfer *transfer, onefd_req_fn *done)
+{
+	int r;
+
+	transfer->done = done;
+	r = onefd_fuse_submit(op_of(transfer), done);
+	if (r < 0)
+		transfer_fail(transfer, r);
+}
+
+static void once_more(struct onefd_timer *timer)
+{
+	struct onefd_fuse_op *op = timer->data;
+	struct transfer *transfer = op->data;
+
+	transfer->fs->data.again++;
+	transfer_go(transfer, transfer->done);
+}
+
+/* Whether there is nothing more to be done: it failed, or is tried once more. No program
+ * expects EINTR or EAGAIN of a file. */
+static bool has_failed(struct transfer *transfer)
+{
+	struct onefd_req *req = &op_of(transfer)->req;
+
+	if (req->res >= 0)
+		return false;
+	if ((req->res == -EAGAIN || req->res == -EINTR) && transfer->tries < TRIES) {
+		uint64_t wait = UINT64_C(1000000) << transfer->tries++;
+
+		onefd_timer_init(&transfer->timer, once_more);
+		onefd_timer_start(transfer->fs->loop, &transfer->timer,
+				  onefd_now(transfer->fs->loop) + wait);
+		return true;
+	}
+	transfer_fail(transfer, req->res == -EAGAIN || req->res == -EINTR ? -EIO : req->res);
+	return true;
+}
+
+static struct transfer *transfer_of(struct onefd_req *req)
+{
+	return onefd_container(req, struct onefd_fuse_op, req)->data;
+}
+
+static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes)
+{
+	struct fs *fs = transfer->fs;
+
+	++*requests;
+	*bytes += (uint64_t)op_of(transfer)->req.res;
+	fs->data.at_once += transfer->began == onefd_now(fs->loop);
 }
 
 /* ---- reading and writing ------------------------------------------------------------ */
 
 static void read_done(struct onefd_req *req)
 {
-	struct onefd_fuse_op *op = onefd_container(req, struct onefd_fuse_op, req);
+	struct transfer *transfer = transfer_of(req);
+	struct onefd_fuse_op *op = op_of(transfer);
 
-	if (req->res < 0)
-		fuse_reply_err(op->fuse, (int)-req->res);
-	else
-		fuse_reply_buf(op->fuse, op->memory, (size_t)req->res);
-	onefd_fuse_end(op);
+	if (has_failed(transfer))
+		return;
+	count(transfer, &transfer->fs->data.reads, &transfer->fs->data.bytes_read);
+	fuse_reply_buf(op->fuse, op->memory, (size_t)req->res);
+	transfer_end(transfer);
 }
 
 static void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
-	struct onefd_fuse_op *op = onefd_fuse_begin(fs_of(req)->fuse, req);
-	int r;
+	struct transfer *transfer = transfer_begin(req, file_of(fi));
+	struct onefd_fuse_op *op = op_of(transfer);
 
 	(void)ino;
-	onefd_prep_pread(&op->req, &file_of(fi)->of, op->memory, size < op->size ? size : op->size,
-			 offset);
-	r = onefd_fuse_submit(op, read_done);
-	if (r < 0) {
-		fuse_reply_err(req, -r);
-		onefd_fuse_end(op);
-	}
+	onefd_prep_pread(&op->req, &transfer->file->of, op->memory,
+			 size < op->size ? size : op->size, offset);
+	transfer_go(transfer, read_done);
 }
 
 static void write_done(struct onefd_req *req)
 {
-	struct onefd_fuse_op *op = onefd_container(req, struct onefd_fuse_op, req);
+	struct transfer *transfer = transfer_of(req);
 
-	if (req->res < 0)
-		fuse_reply_err(op->fuse, (int)-req->res);
-	else
-		fuse_reply_write(op->fuse, (size_t)req->res);
-	onefd_fuse_end(op);
+	if (has_failed(transfer))
+		return;
+	count(transfer, &transfer->fs->data.writes, &transfer->fs->data.bytes_written);
+	fuse_reply_write(op_of(transfer)->fuse, (size_t)req->res);
+	transfer_end(transfer);
+}
+
+/* Whose descriptor is written to. A direct write may put part of a block back, in order
+ * with the others to the same struct onefd_file: so all go to one. */
+static struct file *writer(const struct fs *fs, struct file *file)
+{
+	struct file *first = fs->direct ? file_of_inode(file->inode, true) : NULL;
+
+	return first && !(first->flags & O_APPEND) ? first : file;
+}
+
+/* The mount's file may append or be synchronous for this write alone. */
+static int write_flags(const struct file *file, const struct fuse_file_info *fi)
+{
+	int flags = fi->flags & ~file->flags, rw = 0;
+
+	if (flags & O_DSYNC)
+		rw |= RWF_DSYNC;
+	if (flags & (O_SYNC & ~O_DSYNC))
+		rw |= RWF_SYNC;
+	if (flags & O_APPEND && !fi->writepage)
+		rw |= RWF_APPEND;
+	return rw;
 }
 
 static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
-	struct onefd_fuse_op *op = onefd_fuse_begin(fs_of(req)->fuse, req);
-	int r;
+	struct transfer *transfer;
+	struct onefd_fuse_op *op;
 
 	(void)ino;
-	onefd_prep_pwrite(&op->req, &file_of(fi)->of, buf, size, offset);
-	r = onefd_fuse_submit(op, write_done);
-	if (r < 0) {
-		fuse_reply_err(req, -r);
-		onefd_fuse_end(op);
+	if (fi->writepage && file_of(fi)->flags & O_APPEND) {
+		fuse_reply_err(req, EPERM);	/* a page of what may only be appended to */
+		return;
 	}
+	transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
+	op = op_of(transfer);
+	onefd_prep_pwrite(&op->req, &transfer->file->of, buf, size, offset);
+	op->req.rw_flags = write_flags(transfer->file, fi);
+	transfer_go(transfer, write_done);
+}
+
+/* ---- the rest -------------------------------------------------------------------------- */
+
+static void no_more_done(struct onefd_req *req)
+{
+	struct transfer *transfer = transfer_of(req);
+
+	if (has_failed(transfer))
+		return;
+	fuse_reply_err(op_of(transfer)->fuse, 0);
+	transfer_end(transfer);
+}
+
+static void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct transfer *transfer = transfer_begin(req, file_of(fi));
+
+	(void)ino;
+	onefd_prep_fsync(&op_of(transfer)->req, &transfer->file->of, datasync);
+	transfer_go(transfer, no_more_done);
+}
+
+static void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+			 struct fuse_file_info *fi)
+{
+	struct transfer *transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
+
+	(void)ino;
+	onefd_prep_fallocate(&op_of(transfer)->req, &transfer->file->of, mode, offset, length);
+	transfer_go(transfer, no_more_done);
+}
+
+/* Nobody else uses the descriptor's own position. */
+static int do_lseek(struct call *call)
+{
+	off_t at = lseek(call->file->of.fd, call->offset, call->flags);
+
+	if (at < 0)
+		return -errno;
+	call->offset = at;
+	return 0;
+}
+
+static void reply_lseek(struct call *call)
+{
+	fuse_reply_lseek(call->op->fuse, call->offset);
+}
+
+static void ll_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+		     struct fuse_file_info *fi)
+{
+	struct call *call = call_begin(req, 0, 0);
+
+	(void)ino;
+	call->file = file_pin(file_of(fi));
+	call->offset = offset;
+	call->flags = whence;
+	call_go(call, do_lseek, reply_lseek);
+}
+
+static int do_copy(struct call *call)
+{
+	off_t from = call->offset, to = call->other_offset;
+	size_t size = call->size < COPY_MOST ? call->size : COPY_MOST;
+	ssize_t n;
+
+	do
+		n = copy_file_range(call->file->of.fd, &from, call->other_file->of.fd, &to, size,
+				    (unsigned)call->flags);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	call->size = (size_t)n;
+	return 0;
+}
+
+static void reply_copy(struct call *call)
+{
+	fuse_reply_write(call->op->fuse, call->size);
+}
+
+static void ll_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t offset,
+			       struct fuse_file_info *fi, fuse_ino_t other, off_t other_offset,
+			       struct fuse_file_info *other_fi, size_t size, int flags)
+{
+	struct call *call = call_begin(req, 0, 0);
+
+	(void)ino;
+	(void)other;
+	call->file = file_pin(file_of(fi));
+	call->other_file = file_pin(file_of(other_fi));
+	call->offset = offset;
+	call->other_offset = other_offset;
+	call->size = size;
+	call->flags = flags;
+	call_go(call, do_copy, reply_copy);
+}
+
+void data_report(const struct fs *fs, FILE *out)
+{
+	const struct data_stats *data = &fs->data;
+
+	fprintf(out, "reads %llu of %llu bytes, writes %llu of %llu bytes; at once %llu, asked again %llu\n",
+		(unsigned long long)data->reads, (unsigned long long)data->bytes_read,
+		(unsigned long long)data->writes, (unsigned long long)data->bytes_written,
+		(unsigned long long)data->at_once, (unsigned long long)data->again);
+	fprintf(out, "files opened %llu, with pages kept %llu\n",
+		(unsigned long long)data->opened, (unsigned long long)data->kept);
+	if (data->refused)
+		fprintf(out, "O_DIRECT was refused for %llu: they go by the page cache\n",
+			(unsigned long long)data->refused);
 }
 
 void data_handlers(struct fuse_lowlevel_ops *ops)
 {
 	ops->open = ll_open;
+	ops->create = ll_create;
+	ops->flush = ll_flush;
 	ops->release = ll_release;
 	ops->read = ll_read;
 	ops->write = ll_write;
+	ops->fsync = ll_fsync;
+	ops->fallocate = ll_fallocate;
+	ops->lseek = ll_lseek;
+	ops->copy_file_range = ll_copy_file_range;
 }

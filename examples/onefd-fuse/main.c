@@ -91,6 +91,7 @@ static void report(FILE *out)
 		(unsigned long long)stats.interrupted, (unsigned long long)stats.cancelled,
 		fs.inodes.count, fs.inodes.held, fs.inodes.held_most,
 		(unsigned long long)fs.inodes.reopened, (unsigned long long)fs.inodes.evicted, fs.inodes.files);
+	data_report(&fs, out);
 	(void)onefd_describe(fs.loop, out);
 	(void)fflush(out);
 }
@@ -110,6 +111,7 @@ static int catch_signals(bool stats)
 	int r = 0;
 
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN);	/* a file of the source's is too large for us: EFBIG */
 	for (int i = 0; r >= 0 && i < 4 - !stats; i++) {
 		onefd_signal_init(&on_signal[i], signals[i], signalled);
 		r = onefd_signal_start(fs.loop, &on_signal[i], ONEFD_SIGNAL_BLOCK);
@@ -181,6 +183,7 @@ static void tidy(void)
 {
 	(void)onefd_drain(fs.loop, -1);
 	(void)onefd_fuse_free(fs.fuse);
+	files_free(&fs.inodes);
 	inodes_free(&fs.inodes);
 	(void)onefd_free(fs.loop);
 }

@@ -1,0 +1,79 @@
+/* file.c - an open file of the source: see file.h. */
+#include "file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, struct file **ret)
+{
+	struct file *file = malloc(sizeof *file);
+	struct onefd_link *files = &inode->files;
+	int r = file ? onefd_file_init(inodes->loop, &file->of, fd) : -ENOMEM;
+
+	if (r < 0) {
+		free(file);
+		(void)close(fd);
+		return r;
+	}
+	file->inode = inode;
+	file->flags = flags;
+	file->pins = 1;
+	file->link = (struct onefd_link){ files, files->prev };
+	files->prev->next = &file->link;
+	files->prev = &file->link;
+	/* As the kernel's own references: a pin would hold its descriptor, too. */
+	inode->lookups++;
+	inodes_file_opened(inodes);
+	*ret = file;
+	return 0;
+}
+
+void file_close(struct inodes *inodes, struct file *file)
+{
+	file->link.prev->next = file->link.next;
+	file->link.next->prev = file->link.prev;
+	file_unpin(inodes, file);
+}
+
+void file_unpin(struct inodes *inodes, struct file *file)
+{
+	if (--file->pins)
+		return;
+	inodes_file_closed(inodes, file->of.fd);
+	inode_forget(inodes, file->inode, 1);
+	free(file);
+}
+
+struct file *file_of_inode(const struct inode *inode, bool writes)
+{
+	const struct onefd_link *files = &inode->files;
+
+	for (struct onefd_link *at = files->next; at != files; at = at->next) {
+		struct file *file = onefd_container(at, struct file, link);
+
+		if (!writes || file_writes(file))
+			return file;
+	}
+	return NULL;
+}
+
+static void free_those_of(struct inode *inode)
+{
+	struct onefd_link *files = &inode->files;
+
+	for (struct onefd_link *at = files->next, *next; at != files; at = next) {
+		struct file *file = onefd_container(at, struct file, link);
+
+		next = at->next;
+		(void)close(file->of.fd);
+		free(file);
+	}
+}
+
+void files_free(struct inodes *inodes)
+{
+	for (size_t i = 0; inodes->buckets && i < inodes->bucket_count; i++)
+		for (struct inode *inode = inodes->buckets[i]; inode; inode = inode->next)
+			free_those_of(inode);
+}
