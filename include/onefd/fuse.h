@@ -33,8 +33,9 @@ struct onefd_fuse_config {
 	uint32_t depth;		/* most requests in hand: 128 */
 	uint32_t budget;	/* most requests received per turn: 32 */
 	uint32_t transfer;	/* most bytes of a read or write: 1 MiB, and at most
-				 * that; in whole pages */
-	uint32_t extra;		/* bytes of the backend's in each op: op->data */
+				 * that; in whole pages. Below 64 KiB it bounds the
+				 * values of attributes, too: E2BIG to who sets one */
+	uint32_t extra;		/* bytes of the backend's in each op: op->data; most: 1 MiB */
 	uint64_t reserved[4];
 };
 
@@ -44,8 +45,9 @@ struct onefd_fuse_op {
 	struct onefd_req req;	/* yours: for what the loop is asked */
 	bool interruptible;	/* yours, false after begin: see onefd_fuse_submit() */
 	fuse_req_t fuse;	/* read-only: what to reply to, once */
-	void *memory;		/* read-only: page-aligned room for an answer, */
-	size_t size;		/* ... as much as config.transfer; no part of the request */
+	void *memory;		/* read-only: page-aligned room for an answer, no part
+				 * of the request but of a write, whose bytes are there */
+	size_t size;		/* read-only: config.transfer, and 64 KiB at least */
 	/* private */
 	struct onefd_fuse *session;
 	struct onefd_link link;
@@ -58,9 +60,9 @@ struct onefd_fuse_op {
  * nothing. The session and its mount stay the caller's. Its ops must not have
  * write_buf, for that is splice(2), which needs a thread. A daemon forks first,
  * for a loop does not survive that. *@ret is written on success only; free it
- * with onefd_fuse_free().
+ * with onefd_fuse_free(), after which the loop may be freed.
  * -EINVAL: a reserved word not zero, depth over 65536, transfer over 1 MiB or not in
- * whole pages, the session is not mounted; -ENOMEM.
+ * whole pages, extra over 1 MiB, the session is not mounted; -ENOMEM.
  */
 int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
 		   struct fuse_session *session,
@@ -76,40 +78,45 @@ int onefd_fuse_free(struct onefd_fuse *fuse);
 void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn);
 
 /*
- * @reason: 0 after onefd_fuse_stop() or fuse_session_exit(); -ENODEV: unmounted or
- * aborted from outside; another -errno: /dev/fuse failed. No request is in hand
- * and none comes. Unmount, destroy and free here, or later, in that order.
+ * @reason: 0 after onefd_fuse_stop(), or fuse_session_exit(), which shows with the
+ * next request; -ENODEV: unmounted or aborted from outside; another -errno:
+ * /dev/fuse failed. No request is in hand and none comes. Unmount, destroy and free
+ * here, or later, in that order: until then whoever uses the mount waits.
  */
 typedef void onefd_fuse_fn(struct onefd_fuse *fuse, void *data, int reason);
 
 /*
  * Begins to receive. fn runs once, from a dispatch, when the session has ended, and
- * is given @data.
- * The session's descriptor becomes non-blocking.
+ * is given @data; then it may be started again. The session's descriptor becomes
+ * non-blocking.
  * -EBUSY: started already; -EINVAL: no fn; others as onefd_watch_start().
  */
 int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data);
 
-/* Receives no more; when what is in hand has been replied to, fn runs. Stopping
- * twice, or what was never started, does nothing. */
+/* Receives no more, and interrupts what is interruptible; when all that is in hand
+ * has been replied to, fn runs. Stopping twice, or what was never started, does
+ * nothing. */
 void onefd_fuse_stop(struct onefd_fuse *fuse);
 
 /*
  * In a handler: takes the request in hand until onefd_fuse_end(). Once per
  * handler; cannot fail. What the handler was given pointers to stays, but for
- * struct fuse_file_info and struct stat, which are libfuse's own.
+ * struct fuse_file_info and struct stat, which are libfuse's own. NULL: outside
+ * of a handler, or the second time in one.
  */
 struct onefd_fuse_op *onefd_fuse_begin(struct onefd_fuse *fuse, fuse_req_t req);
 
 /*
  * onefd_submit() of op->req. An interrupt of the process that waits is
  * an onefd_cancel() if the process is dying; with op->interruptible, also
- * if it merely had a signal, as befits a wait for a lock. Regular files know no
- * EINTR, and few programs expect it.
+ * if it merely had a signal, and when the session ends, as befits a wait for a lock.
+ * Regular files know no EINTR, and few programs expect it.
+ * -EINVAL: @op is not in hand; others as onefd_submit().
  */
 int onefd_fuse_submit(struct onefd_fuse_op *op, onefd_req_fn *fn);
 
-/* The request was replied to; its memory is the session's again. */
+/* The request was replied to; its memory is the session's again. Ending twice does
+ * nothing. */
 void onefd_fuse_end(struct onefd_fuse_op *op);
 
 /* All counts are since onefd_fuse_new(). It only ever grows at its end. */
@@ -119,7 +126,7 @@ struct onefd_fuse_stats {
 	uint64_t in_hand, in_hand_most;	/* now, at most */
 	uint64_t full;			/* times reading stopped, for depth were in hand */
 	uint64_t interrupted;		/* interrupts of what was in hand */
-	uint64_t cancelled;		/* ... that a request to the loop was cancelled for */
+	uint64_t cancelled;		/* requests to the loop, by interrupts or at the end */
 };
 
 /* As onefd_stats(). */

@@ -28,6 +28,11 @@
 #define DEPTH_MOST	65536u
 #define DEPTH		128u
 #define BUDGET		32u
+#define EXTRA_MOST	(1u << 20)
+#define ATTRIBUTE	65536u	/* of an attribute's value, or the list of their names */
+
+/* Behind it stands the backend's own, aligned for anything. */
+#define OP_SIZE		((sizeof(struct onefd_fuse_op) + 63) & ~(size_t)63)
 
 /* The bytes of a write stand behind struct fuse_in_header and fuse_write_in. */
 #define WRITE_HEADER	80u
@@ -38,7 +43,7 @@
  * a write ends below ANSWER; an answer may be made there while it is still read.
  */
 #define RECEIVE		(PAGE - WRITE_HEADER)
-#define ANSWER		(PAGE + 65536 + PAGE)	/* a name and the value of an attribute */
+#define ANSWER		(PAGE + ATTRIBUTE + PAGE)	/* a name and a value */
 
 enum state { IDLE, SERVING, ENDING, ENDED };
 
@@ -51,25 +56,21 @@ struct onefd_fuse {
 	struct onefd_task end;		/* says that it has ended */
 	onefd_fuse_fn *fn;
 	void *data;
-	struct onefd_fuse_op *next;	/* to receive in; NULL: all are in hand */
+	struct onefd_fuse_op *current;	/* what a handler may begin */
 	struct onefd_link free;		/* the last used first: its memory is warm */
+	struct onefd_link in_hand;
 	enum state state;
-	bool receiving;			/* a handler may begin */
 	int reason;
+	pid_t pid;			/* who made it */
 	char *ops, *buffers;
 	size_t op_size, buffer_size;
 };
 
-static size_t op_size(const struct onefd_fuse_config *config)
+static int check(const struct onefd_fuse *fuse)
 {
-	return (sizeof(struct onefd_fuse_op) + config->extra + 63) & ~(size_t)63;
-}
-
-static struct onefd_fuse_op *op_take(struct onefd_fuse *fuse)
-{
-	struct onefd_link *link = list_pop(&fuse->free);
-
-	return link ? list_entry(link, struct onefd_fuse_op, link) : NULL;
+	if (!fuse)
+		return -EINVAL;
+	return fuse->pid == getpid() ? 0 : -ECHILD;
 }
 
 /* ---- how it ends ---------------------------------------------------------- */
@@ -78,6 +79,9 @@ static void ended(struct onefd_task *task)
 {
 	struct onefd_fuse *fuse = onefd_container(task, struct onefd_fuse, end);
 
+	/* A handler may stop first, and then begin. */
+	if (fuse->stats.in_hand)
+		return;
 	fuse->state = ENDED;
 	fuse->fn(fuse, fuse->data, fuse->reason);
 }
@@ -88,6 +92,25 @@ static void end_if_empty(struct onefd_fuse *fuse)
 		(void)onefd_post(fuse->loop, &fuse->end);
 }
 
+static void cancel(struct onefd_fuse_op *op)
+{
+	if (onefd_cancel(&op->req) == 0)
+		op->session->stats.cancelled++;
+}
+
+/* What waits for somebody else, as for a lock, would keep the session for ever. */
+static void interrupt_all(struct onefd_fuse *fuse)
+{
+	struct onefd_link *link = fuse->in_hand.next;
+
+	for (; link != &fuse->in_hand; link = link->next) {
+		struct onefd_fuse_op *op = list_entry(link, struct onefd_fuse_op, link);
+
+		if (op->interruptible)
+			cancel(op);
+	}
+}
+
 /* An aborted device is in error for ever: watching it would keep the loop busy. */
 static void end(struct onefd_fuse *fuse, int reason)
 {
@@ -96,15 +119,16 @@ static void end(struct onefd_fuse *fuse, int reason)
 	fuse->state = ENDING;
 	fuse->reason = reason;
 	onefd_watch_stop(&fuse->watch);
+	interrupt_all(fuse);
 	end_if_empty(fuse);
 }
 
 /* ---- what is received ------------------------------------------------------ */
 
 /* Whether there may be another. */
-static bool receive(struct onefd_fuse *fuse)
+static bool receive(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 {
-	struct fuse_buf buf = { .mem = fuse->next->buffer + RECEIVE };
+	struct fuse_buf buf = { .mem = op->buffer + RECEIVE };
 	bool exited = fuse_session_exited(fuse->session);
 	int r = exited ? 0 : fuse_session_receive_buf(fuse->session, &buf);
 
@@ -116,25 +140,32 @@ static bool receive(struct onefd_fuse *fuse)
 		return false;
 	}
 	fuse->stats.received++;
-	fuse->receiving = true;
+	fuse->current = op;
 	fuse_session_process_buf(fuse->session, &buf);
-	fuse->receiving = false;
+	fuse->current = NULL;
 	return fuse->state == SERVING;
 }
 
+/*
+ * While all are in hand the device stays watched, for nothing but its end: that
+ * comes unasked, and to ask for requests again cannot want for memory.
+ */
 static void readable(struct onefd_watch *watch, uint32_t events)
 {
 	struct onefd_fuse *fuse = onefd_container(watch, struct onefd_fuse, watch);
+	struct onefd_link *free = &fuse->free;
 
 	(void)events;
-	for (uint32_t i = 0; i < fuse->config.budget; i++) {
-		if (!receive(fuse))
+	if (list_empty(free)) {
+		end(fuse, -ENODEV);
+		return;
+	}
+	for (uint32_t i = 0; i < fuse->config.budget && !list_empty(free); i++)
+		if (!receive(fuse, list_entry(free->next, struct onefd_fuse_op, link)))
 			return;
-		if (!fuse->next && !(fuse->next = op_take(fuse))) {
-			fuse->stats.full++;
-			onefd_watch_stop(watch);
-			return;
-		}
+	if (list_empty(free)) {
+		fuse->stats.full++;
+		(void)onefd_watch_update(watch, 0);
 	}
 }
 
@@ -148,7 +179,7 @@ static bool dying(pid_t pid)
 	unsigned long long pending = 0, shared = 0;
 	int fd;
 
-	/* Of a process that is not in our name space nothing is known. */
+	/* One that is not in our name space. */
 	if (pid <= 0)
 		return false;
 	(void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
@@ -157,8 +188,9 @@ static bool dying(pid_t pid)
 		length = read(fd, text, sizeof text - 1);
 		(void)close(fd);
 	}
+	/* It is there, for it waits; but /proc may not be, or not show it. */
 	if (length < 0)
-		return errno == ENOENT || errno == ESRCH;
+		return false;
 	text[length] = 0;
 	line = strstr(text, "\nSigPnd:");
 	if (line)
@@ -172,17 +204,19 @@ static void interrupted(fuse_req_t req, void *data)
 
 	op->session->stats.interrupted++;
 	/* libfuse holds the request's lock: no reply from here, nor does cancel call. */
-	if ((op->interruptible || dying(fuse_req_ctx(req)->pid)) && onefd_cancel(&op->req) == 0)
-		op->session->stats.cancelled++;
+	if (op->interruptible || dying(fuse_req_ctx(req)->pid))
+		cancel(op);
 }
 
 struct onefd_fuse_op *onefd_fuse_begin(struct onefd_fuse *fuse, fuse_req_t req)
 {
-	struct onefd_fuse_op *op = fuse->next;
+	struct onefd_fuse_op *op = fuse ? fuse->current : NULL;
 
-	if (!fuse->receiving || !op)
+	if (!op || !req)
 		return NULL;
-	fuse->next = NULL;
+	fuse->current = NULL;
+	list_remove(&op->link);
+	list_push(&fuse->in_hand, &op->link);
 	op->fuse = req;
 	op->interruptible = false;
 	fuse->stats.begun++;
@@ -195,57 +229,82 @@ int onefd_fuse_submit(struct onefd_fuse_op *op, onefd_req_fn *fn)
 {
 	int r;
 
-	if (!op)
+	if (!op || !op->fuse)
 		return -EINVAL;
 	r = onefd_submit(op->session->loop, &op->req, fn);
+	if (r < 0)
+		return r;
 	/* Called at once where the interrupt came first. */
-	if (r >= 0)
-		fuse_req_interrupt_func(op->fuse, interrupted, op);
-	return r;
+	fuse_req_interrupt_func(op->fuse, interrupted, op);
+	if (op->session->state == ENDING && op->interruptible)
+		cancel(op);
+	return 0;
 }
 
 void onefd_fuse_end(struct onefd_fuse_op *op)
 {
-	struct onefd_fuse *fuse = op->session;
+	struct onefd_fuse *fuse = op ? op->session : NULL;
 
+	if (!op || !op->fuse)
+		return;
 	op->fuse = NULL;
+	list_remove(&op->link);
+	list_push_front(&fuse->free, &op->link);
 	fuse->stats.in_hand--;
-	if (fuse->receiving || fuse->next) {
-		list_push_front(&fuse->free, &op->link);
-	} else {
-		fuse->next = op;
-		if (fuse->state == SERVING) {
-			int r = onefd_watch_start(fuse->loop, &fuse->watch, EPOLLIN);
+	if (fuse->state == SERVING && !fuse->watch.events) {
+		int r = onefd_watch_update(&fuse->watch, EPOLLIN);
 
-			if (r < 0)
-				end(fuse, r);
-		}
+		if (r < 0)
+			end(fuse, r);
 	}
 	end_if_empty(fuse);
 }
 
 /* ---- its life --------------------------------------------------------------- */
 
-static int check(const struct onefd_fuse_config *config)
+static int check_config(const struct onefd_fuse_config *config)
 {
 	for (size_t i = 0; i < sizeof config->reserved / sizeof *config->reserved; i++)
 		if (config->reserved[i])
 			return -EINVAL;
 	if (config->depth > DEPTH_MOST || config->transfer > TRANSFER_MOST ||
-	    config->transfer % PAGE || config->extra > 1u << 20)
+	    config->transfer % PAGE || config->extra > EXTRA_MOST)
 		return -EINVAL;
 	return 0;
+}
+
+static void fill_in(struct onefd_fuse *fuse, const struct onefd_fuse_config *config)
+{
+	fuse->config = *config;
+	if (!fuse->config.depth)
+		fuse->config.depth = DEPTH;
+	if (!fuse->config.budget)
+		fuse->config.budget = BUDGET;
+	if (!fuse->config.transfer)
+		fuse->config.transfer = TRANSFER_MOST;
+	fuse->op_size = OP_SIZE + ((fuse->config.extra + 63) & ~(size_t)63);
+	/* Until init has said what the kernel may send, libfuse asks for all. */
+	fuse->buffer_size = ANSWER + TRANSFER_MOST + PAGE;
+}
+
+static void make_op(struct onefd_fuse *fuse, uint32_t index)
+{
+	struct onefd_fuse_op *op = (void *)(fuse->ops + index * fuse->op_size);
+
+	op->data = (char *)op + OP_SIZE;
+	op->session = fuse;
+	op->buffer = fuse->buffers + index * fuse->buffer_size;
+	op->memory = op->buffer + ANSWER;
+	op->size = fuse->config.transfer > ATTRIBUTE ? fuse->config.transfer : ATTRIBUTE;
+	list_push(&fuse->free, &op->link);
 }
 
 static int make_ops(struct onefd_fuse *fuse)
 {
 	uint32_t depth = fuse->config.depth;
 
-	fuse->op_size = op_size(&fuse->config);
-	/* Until init has said what the kernel may send, libfuse asks for all. */
-	fuse->buffer_size = ANSWER + TRANSFER_MOST + PAGE;
 	fuse->ops = calloc(depth, fuse->op_size);
-	if (!fuse->ops)
+	if (!fuse->ops || depth > SIZE_MAX / fuse->buffer_size)
 		return -ENOMEM;
 	/* Address space; memory is what is used. */
 	fuse->buffers = mmap(NULL, depth * fuse->buffer_size, PROT_READ | PROT_WRITE,
@@ -254,18 +313,25 @@ static int make_ops(struct onefd_fuse *fuse)
 		fuse->buffers = NULL;
 		return -ENOMEM;
 	}
-	for (uint32_t i = 0; i < depth; i++) {
-		struct onefd_fuse_op *op = (void *)(fuse->ops + i * fuse->op_size);
-
-		op->data = op + 1;
-		op->session = fuse;
-		op->buffer = fuse->buffers + i * fuse->buffer_size;
-		op->memory = op->buffer + ANSWER;
-		op->size = fuse->config.transfer;
-		list_push(&fuse->free, &op->link);
-	}
-	fuse->next = op_take(fuse);
+	for (uint32_t i = 0; i < depth; i++)
+		make_op(fuse, i);
 	return 0;
+}
+
+static void destroy(struct onefd_fuse *fuse)
+{
+	if (fuse->buffers)
+		(void)munmap(fuse->buffers, fuse->config.depth * fuse->buffer_size);
+	free(fuse->ops);
+	free(fuse);
+}
+
+/* Of the errors, -ECHILD: it asks for nothing. */
+static int check_loop(const struct onefd *loop)
+{
+	struct onefd_stats none;
+
+	return onefd_stats(loop, &none, 0);
 }
 
 int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
@@ -277,27 +343,25 @@ int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
 
 	if (!config)
 		config = &none;
-	if (!ret || !loop || !session || fuse_session_fd(session) < 0 || check(config) < 0)
+	if (!ret || !loop || !session || fuse_session_fd(session) < 0 || check_config(config) < 0)
 		return -EINVAL;
+	r = check_loop(loop);
+	if (r < 0)
+		return r;
 	fuse = calloc(1, sizeof *fuse);
 	if (!fuse)
 		return -ENOMEM;
 	fuse->loop = loop;
 	fuse->session = session;
-	fuse->config = *config;
-	if (!fuse->config.depth)
-		fuse->config.depth = DEPTH;
-	if (!fuse->config.budget)
-		fuse->config.budget = BUDGET;
-	if (!fuse->config.transfer)
-		fuse->config.transfer = TRANSFER_MOST;
+	fuse->pid = getpid();
 	list_init(&fuse->free);
+	list_init(&fuse->in_hand);
 	onefd_watch_init(&fuse->watch, fuse_session_fd(session), readable);
 	onefd_task_init(&fuse->end, ended);
+	fill_in(fuse, config);
 	r = make_ops(fuse);
 	if (r < 0) {
-		fuse->state = ENDED;
-		(void)onefd_fuse_free(fuse);
+		destroy(fuse);
 		return r;
 	}
 	*ret = fuse;
@@ -306,21 +370,23 @@ int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
 
 int onefd_fuse_free(struct onefd_fuse *fuse)
 {
-	if (!fuse)
-		return 0;
+	int r = fuse ? check(fuse) : 0;
+
+	if (r < 0 || !fuse)
+		return r;
 	if (fuse->state == SERVING || fuse->state == ENDING || fuse->stats.in_hand)
 		return -EBUSY;
-	if (fuse->buffers)
-		(void)munmap(fuse->buffers, fuse->config.depth * fuse->buffer_size);
-	free(fuse->ops);
-	free(fuse);
+	destroy(fuse);
 	return 0;
 }
 
 void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 {
-	uint32_t depth = fuse->config.depth;
+	uint32_t depth;
 
+	if (!fuse || !conn)
+		return;
+	depth = fuse->config.depth;
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	conn->max_background = depth < UINT16_MAX ? depth : UINT16_MAX;
 	conn->congestion_threshold = conn->max_background - conn->max_background / 4;
@@ -331,9 +397,11 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 
 int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data)
 {
-	int flags, r;
+	int r = check(fuse), flags;
 
-	if (!fuse || !fn)
+	if (r < 0)
+		return r;
+	if (!fn)
 		return -EINVAL;
 	if (fuse->state == SERVING || fuse->state == ENDING)
 		return -EBUSY;
@@ -351,15 +419,18 @@ int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data)
 
 void onefd_fuse_stop(struct onefd_fuse *fuse)
 {
-	if (fuse)
+	if (check(fuse) == 0)
 		end(fuse, 0);
 }
 
 int onefd_fuse_stats(const struct onefd_fuse *fuse, struct onefd_fuse_stats *stats, size_t size)
 {
-	size_t known = size < sizeof fuse->stats ? size : sizeof fuse->stats;
+	size_t known = size < sizeof *stats ? size : sizeof *stats;
+	int r = check(fuse);
 
-	if (!fuse || !stats)
+	if (r < 0)
+		return r;
+	if (!stats)
 		return -EINVAL;
 	memset(stats, 0, size);
 	memcpy(stats, &fuse->stats, known);
