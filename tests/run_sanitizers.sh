@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 quick='child embed faults heap histogram loop rules signal task timer watch'
 requests='context direct file found names pool prefetch sendfile stream window writes'
+fuse='fuse fuse_device'
 hosts='host_ends host_ways hosts'
 faulty='closed eio held truncated'
 status=0
@@ -44,19 +45,19 @@ for tool in ${*:-asan tsan valgrind}; do
 	case $tool in
 	asan)
 		set_up build-asan -Db_sanitize=address,undefined -Db_lundef=false
-		run build-asan --setup asan $(present build-asan $quick $requests $hosts sys \
+		run build-asan --setup asan $(present build-asan $quick $requests $hosts $fuse sys \
 			$faulty large pages random counts counts_mounted faults_mounted rules_mounted \
 			slow_ext4 slow_xfs slow_btrfs)
 		;;
 	tsan)
 		set_up build-tsan -Db_sanitize=thread -Db_lundef=false
-		run build-tsan --setup tsan $(present build-tsan $faulty hosts random embed faults loop \
+		run build-tsan --setup tsan $(present build-tsan $faulty $fuse hosts random embed faults loop \
 			names pages pool prefetch rules sendfile stream task writes)
 		;;
 	valgrind)
 		command -v valgrind >/dev/null || { echo "no valgrind"; exit 1; }
 		set_up build-valgrind
-		run build-valgrind --setup valgrind $(present build-valgrind $quick $requests $hosts)
+		run build-valgrind --setup valgrind $(present build-valgrind $quick $requests $hosts fuse_device)
 		;;
 	*)
 		sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2

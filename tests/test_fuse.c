@@ -498,6 +498,7 @@ START_TEST(nobody_is_taken_for_dying_without_proc)
 	ck_assert_int_eq(write(never[1], "x", 1), 1);
 	end_client(&client, 0);
 	finish_waiting();
+	must_libc(umount("/proc"));
 }
 END_TEST
 
