@@ -101,6 +101,7 @@ end() {
 	while is_mounted; do
 		umount -l "$mount" || break
 	done
+	umount "$here/control" 2>/dev/null
 	rm -rf --one-file-system "$here"
 }
 
@@ -148,9 +149,12 @@ ended() {
 	! is_ours || same "what the daemon said" "$(cat "$here/said")" ""
 }
 
-# The directory with the knobs of its connection.
+# The number of the mount's connection, by its device's.
 connection() {
-	echo "/sys/fs/fuse/connections/$(($(stat -c %d "$mount") & 0xff | ($(stat -c %d "$mount") >> 12) & 0xfff00))"
+	local device
+
+	device=$(stat -c %d "$mount")
+	echo $((device & 0xff | (device >> 12) & 0xfff00))
 }
 
 # ---- trees ------------------------------------------------------------------------------

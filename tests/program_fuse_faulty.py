@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+"""How onefd-fuse bears a source whose reads fail, are short, come late or never, in TAP.
+
+Usage: program_fuse_faulty.py ONEFD_FUSE FAULTY_FS
+
+The source is the file system of faulty_fs.c, with its page cache and without.
+FUSE_DAEMON=PROGRAM names another daemon.
+"""
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+PATIENCE = 60  # seconds: bounds a failure, measures nothing
+PAGE = 4096
+DAEMON = os.path.realpath(os.environ.get("FUSE_DAEMON", sys.argv[1]))
+FAULTY_FS = os.path.realpath(sys.argv[2])
+OURS = os.path.basename(DAEMON) == "onefd-fuse"
+
+
+class Skip(Exception):
+    pass
+
+
+def pattern(offset, size):
+    return bytes(((at * 0x9e3779b97f4a7c15) & (2**64 - 1)) >> 56 for at in range(offset, offset + size))
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.005)
+
+
+def mounted(path):
+    with open("/proc/self/mountinfo", encoding="ascii") as file:
+        return any(line.split()[4] == path for line in file)
+
+
+class Mount:
+    """A daemon over faulty_fs, and the orders to that."""
+
+    def __init__(self, *options, below=()):
+        self.top = tempfile.mkdtemp(prefix="onefd-fuse.")
+        self.source, self.path = self.top + "/source", self.top + "/mount"
+        os.mkdir(self.source)
+        os.mkdir(self.path)
+        self.faulty = int(subprocess.run(
+            [FAULTY_FS, *below, self.top + "/socket", self.source],
+            check=True, stdout=subprocess.PIPE, text=True).stdout)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(self.top + "/socket")
+        self.news = []
+        self.said = open(self.top + "/said", "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [DAEMON, "-f", *options, "-o", "source=" + self.source, self.path],
+            stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said)
+        until(lambda: mounted(self.path) or self.process.poll() is not None)
+
+    def order(self, *words):
+        self.socket.send(" ".join(map(str, words)).encode())
+        while not (said := self.socket.recv(64).decode()).startswith("ok "):
+            assert said.startswith("held "), said
+            self.news.append(said)
+        return int(said[3:])
+
+    def wait_held(self, count):
+        while len(self.news) < count:
+            said = self.socket.recv(64).decode()
+            assert said.startswith("held "), said
+            self.news.append(said)
+
+    def forget_below(self, name):
+        """The pages of the source: those that faulty_fs's own mount keeps."""
+        fd = os.open(f"{self.source}/{name}", os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+    def open(self, name, flags=os.O_RDONLY):
+        fd = os.open(f"{self.path}/{name}", flags)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        return fd
+
+    def gone(self):
+        assert self.process.wait(PATIENCE) == 0 or not OURS, self.text()
+        assert not mounted(self.path), "it is still mounted"
+        assert not OURS or self.text() == "", self.text()
+
+    def text(self):
+        self.said.seek(0)
+        return self.said.read()
+
+    def stop(self):
+        subprocess.run(["umount", self.path], check=True)
+        self.gone()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None and self.process.returncode is None:
+                self.stop()
+        finally:
+            self.socket.close()  # which is a release
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            for path in self.path, self.source:
+                while mounted(path):
+                    subprocess.run(["umount", "-l", path], check=True)
+            self.said.close()
+            subprocess.run(["rm", "-rf", "--one-file-system", self.top], check=True)
+
+
+def close(fd):
+    """Of a mount that is gone."""
+    try:
+        os.close(fd)
+    except OSError as error:
+        assert error.errno in (errno.ENOTCONN, errno.ECONNABORTED), error
+
+
+def mounts():
+    """With the page cache below, without, and with one not used."""
+    yield Mount()
+    yield Mount(below=["-d"])
+    if OURS:
+        yield Mount("--direct", below=["-d"])
+
+
+class Reader(threading.Thread):
+    """One read in a thread of its own: its bytes or its error."""
+
+    def __init__(self, fd, size, offset):
+        super().__init__(daemon=True)
+        self.args, self.result = (fd, size, offset), None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = os.pread(*self.args)
+        except OSError as error:
+            self.result = error.errno
+
+    def get(self):
+        self.join(PATIENCE)
+        assert not self.is_alive(), "a read does not return"
+        return self.result
+
+
+def errors_below_reach_the_application():
+    for mount in mounts():
+        with mount:
+            fd = mount.open("a")
+            for number, at in ((errno.EIO, 40 * PAGE), (errno.ENOSPC, 400 * PAGE),
+                               (errno.EDQUOT, 800 * PAGE)):
+                mount.order("fail", "a", at, at + PAGE, number)
+                assert Reader(fd, PAGE, at).get() in (number, errno.EIO), errno.errorcode[number]
+                assert Reader(fd, PAGE, at + PAGE).get() == pattern(at + PAGE, PAGE)
+            mount.order("release")
+            assert Reader(fd, PAGE, 40 * PAGE).get() == pattern(40 * PAGE, PAGE)
+            os.close(fd)
+            fd = mount.open("a", os.O_RDWR)
+            try:
+                os.pwrite(fd, b"x", 0)
+                os.fsync(fd)
+                raise AssertionError("a write to a read-only file succeeds")
+            except OSError as error:
+                assert error.errno in (errno.EROFS, errno.EIO), error
+            os.close(fd)
+
+
+def never_seen(number):
+    """Below, reads answer it for a while: the application waits, and gets its bytes."""
+    for mount in mounts():
+        with mount:
+            fd = mount.open("a")
+            first = mount.order("reads")
+            mount.order("fail", "a", 0, 1 << 26, number)
+            readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(8)]
+            until(lambda: mount.order("reads") >= first + 24
+                  or not any(reader.is_alive() for reader in readers))
+            assert os.stat(mount.path + "/b").st_size == 1 << 26
+            mount.order("release")
+            for i, reader in enumerate(readers):
+                assert reader.get() == pattern(i * 50 * PAGE, PAGE), (mount.path, reader.result)
+            os.close(fd)
+
+
+def eagain_below_never_reaches_the_application():
+    if not OURS:
+        raise Skip("not for " + DAEMON)
+    never_seen(errno.EAGAIN)
+
+
+def eintr_below_never_reaches_the_application():
+    if not OURS:
+        raise Skip("not for " + DAEMON)
+    never_seen(errno.EINTR)
+
+
+def short_reads_below_are_completed():
+    """A file does not end where a read below was short."""
+    if not OURS:
+        raise Skip("not for " + DAEMON)
+    for options in ([], ["--direct"]):
+        with Mount(*options, below=["-d"]) as mount:
+            fd = mount.open("a")
+            for size in 512, 1000, PAGE, 10000:
+                mount.order("cut", "a", 0, 1 << 26, size)
+                at = size * 64 * PAGE
+                assert Reader(fd, 3 * PAGE + 7, at + 5).get() == pattern(at + 5, 3 * PAGE + 7), size
+                mount.order("release")
+            os.close(fd)
+
+
+def reads_that_wait_hold_up_nobody_else():
+    """The source knows no reads that do not wait: fewer of them than there are workers."""
+    for options, below in ((), ()), ((), ("-d",)):
+        with Mount(*options, below=below) as mount:
+            warm, cold = mount.open("b"), mount.open("a")
+            assert Reader(warm, PAGE, 0).get() == pattern(0, PAGE)
+            mount.order("hold", "a", 0, 1 << 26)
+            readers = [Reader(cold, PAGE, i * 50 * PAGE) for i in range(6)]
+            mount.wait_held(6)
+            os.posix_fadvise(warm, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert Reader(warm, PAGE, 0).get() == pattern(0, PAGE)
+            os.close(mount.open("b"))
+            os.stat(mount.path + "/b")
+            assert all(reader.is_alive() for reader in readers)
+            mount.order("release")
+            for i, reader in enumerate(readers):
+                assert reader.get() == pattern(i * 50 * PAGE, PAGE)
+            os.close(cold)
+            os.close(warm)
+
+
+def killed_reader_need_not_wait_for_the_disk():
+    with Mount(below=["-d"]) as mount:
+        mount.order("hold", "a", 0, 1 << 26)
+        with subprocess.Popen(["cat", mount.path + "/a"], stdout=subprocess.DEVNULL) as reader:
+            mount.wait_held(1)
+            reader.kill()
+            assert reader.wait(PATIENCE) == -signal.SIGKILL
+        mount.order("release")
+
+
+def stopped_while_reads_wait_ends_when_they_are_done():
+    for mount in mounts():
+        with mount:
+            fd = mount.open("a")
+            mount.order("hold", "a", 0, 1 << 26)
+            readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
+            mount.wait_held(1)
+            mount.process.send_signal(signal.SIGTERM)
+            mount.order("release")
+            for i, reader in enumerate(readers):
+                assert reader.get() in (pattern(i * 50 * PAGE, PAGE), errno.ENOTCONN,
+                                        errno.ECONNABORTED), reader.result
+            close(fd)
+            mount.gone()
+
+
+def aborted_while_reads_wait_ends_when_they_are_done():
+    for mount in mounts():
+        with mount:
+            control = mount.top + "/control"
+            fd = mount.open("a")
+            number = os.minor(os.stat(mount.path).st_dev)
+            mount.order("hold", "a", 0, 1 << 26)
+            readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
+            mount.wait_held(1)
+            os.mkdir(control)
+            subprocess.run(["mount", "-t", "fusectl", "none", control], check=True)
+            try:
+                with open(f"{control}/{number}/abort", "w", encoding="ascii") as abort:
+                    abort.write("1")
+            finally:
+                subprocess.run(["umount", control], check=True)
+            for reader in readers:
+                assert reader.get() in (errno.ENOTCONN, errno.ECONNABORTED), reader.result
+            close(fd)
+            mount.order("release")
+            if mount.process.wait(PATIENCE) and OURS:
+                raise AssertionError(mount.text())
+
+
+TESTS = (
+    errors_below_reach_the_application, eagain_below_never_reaches_the_application,
+    eintr_below_never_reaches_the_application, short_reads_below_are_completed,
+    reads_that_wait_hold_up_nobody_else, killed_reader_need_not_wait_for_the_disk,
+    stopped_while_reads_wait_ends_when_they_are_done,
+    aborted_while_reads_wait_ends_when_they_are_done)
+
+
+def main():
+    failed = 0
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        print("1..0 # SKIP mounting needs root and /dev/fuse")
+        return 0
+    print(f"1..{len(TESTS)}")
+    for number, test in enumerate(TESTS, 1):
+        try:
+            test()
+            print(f"ok {number} - {test.__name__}", flush=True)
+        except Skip as reason:
+            print(f"ok {number} - {test.__name__} # SKIP {reason}", flush=True)
+        except Exception:  # pylint: disable=broad-except
+            failed += 1
+            print(f"not ok {number} - {test.__name__}")
+            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
+    return failed != 0
+
+
+sys.exit(main())
