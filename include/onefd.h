@@ -441,8 +441,9 @@ void onefd_prep_poll(struct onefd_req *req, int fd, uint32_t events);
  * Calls that block by nature run on a worker; res is the descriptor, or 0. The
  * path is lent as buffers are. A statx, and an openat of a regular file for
  * reading or of anything with O_PATH, are answered at once where the kernel has the
- * name in memory and, but for O_PATH, the file system is local; ioprio is then of no effect.
- * An openat of an empty path opens the file that dirfd stands for anew, by /proc.
+ * name in memory and, but for O_PATH, the file system is local; ioprio is then of
+ * no effect. An openat of an empty path opens the file that dirfd stands for anew,
+ * by /proc, whatever O_NOFOLLOW says.
  */
 void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
 		       int flags, mode_t mode);

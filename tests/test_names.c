@@ -223,6 +223,156 @@ START_TEST(others_go_to_a_worker)
 }
 END_TEST
 
+/* ---- descriptors that stand for a place ------------------------------------- */
+
+/* What openat(2) makes of it, by a request: flags of the descriptor, or -errno. */
+static int how_opened(int dirfd, const char *path, int flags)
+{
+	struct job job = { 0 };
+	int fd, r;
+
+	onefd_prep_openat(&job.req, dirfd, path, flags, 0600);
+	fd = (int)job_run(loop, &job);
+	if (fd < 0)
+		return fd;
+	r = (int)must_libc(fcntl(fd, F_GETFL));
+	ck_assert_int_eq(must_libc(fcntl(fd, F_GETFD)), flags & O_CLOEXEC ? FD_CLOEXEC : 0);
+	close(fd);
+	return r;
+}
+
+static int how_plainly_opened(int dirfd, const char *path, int flags)
+{
+	int fd = openat(dirfd, path, flags, 0600), r = fd < 0 ? -errno : fcntl(fd, F_GETFL);
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* Of any kind, in any file system, from the first time on. */
+START_TEST(path_alone_opens_without_a_thread)
+{
+	static const int flags[] = { 0, O_CLOEXEC, O_NOFOLLOW | O_CLOEXEC, O_DIRECTORY,
+				     O_DIRECTORY | O_NOFOLLOW, O_RDWR | O_CREAT | O_TRUNC };
+	char path[PATH_MAX], link[PATH_MAX];
+	const char *names[] = { path, link, place.path, "/dev/null" };
+	uint64_t before = answered();
+
+	make_named(_i, path);
+	path_of(link, "link");
+	must_libc(symlink(path, link));
+	(void)how_plainly_opened(AT_FDCWD, link, O_PATH);
+	for (int i = 0; i < 4 * 6; i++)
+		ck_assert_int_eq(how_opened(AT_FDCWD, names[i % 4], O_PATH | flags[i / 4]),
+				 how_plainly_opened(AT_FDCWD, names[i % 4], O_PATH | flags[i / 4]));
+	/* XFS leaves to a worker the four that follow the link. */
+	if (is_local(place.fs))
+		ck_assert_uint_ge(answered() - before, 4 * 5);
+	unlink(link);
+	unlink(path);
+}
+END_TEST
+
+static int forbidden(int dirfd, const char *path, int flags)
+{
+	(void)dirfd;
+	(void)path;
+	(void)flags;
+	asked++;
+	return -EPERM;
+}
+
+static int cold(int dirfd, const char *path, int flags)
+{
+	(void)forbidden(dirfd, path, flags);
+	return -EAGAIN;
+}
+
+START_TEST(cold_path_is_looked_up_by_a_worker)
+{
+	char path[PATH_MAX];
+
+	make_named(_i, path);
+	sys.open_cached = cold;
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(how_opened(AT_FDCWD, path, O_PATH),
+				 how_plainly_opened(AT_FDCWD, path, O_PATH));
+	ck_assert_int_eq(asked, 3);
+	ck_assert_uint_eq(answered(), 0);
+	unlink(path);
+}
+END_TEST
+
+/* For reading, without a thread; by a worker otherwise. O_NOFOLLOW is of the path,
+ * and there is none. */
+START_TEST(empty_path_opens_the_file_anew)
+{
+	static const int flags[] = { O_RDONLY | O_CLOEXEC, O_RDONLY | O_NONBLOCK, O_RDONLY | O_NOFOLLOW,
+				     O_RDWR, O_WRONLY | O_APPEND, O_PATH };
+	char path[PATH_MAX];
+	uint64_t before;
+	int place_fd;
+
+	make_named(_i, path);
+	learn(path);
+	place_fd = (int)must_libc(open(path, O_PATH | O_CLOEXEC));
+	before = answered();
+	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+		ck_assert_int_eq(how_opened(place_fd, "", flags[i]),
+				 how_plainly_opened(AT_FDCWD, path, flags[i] & ~O_NOFOLLOW));
+	if (is_local(place.fs))
+		ck_assert_uint_eq(answered() - before, 3);
+	/* The file, whatever has become of its name. */
+	must_libc(unlink(path));
+	ck_assert_int_eq(how_opened(place_fd, "", O_RDONLY) & O_ACCMODE, O_RDONLY);
+	close(place_fd);
+}
+END_TEST
+
+START_TEST(empty_path_is_refused_as_its_file_would_be)
+{
+	char path[PATH_MAX], link[PATH_MAX];
+	int file, dir, symbolic;
+
+	make_named(_i, path);
+	path_of(link, "link");
+	must_libc(symlink(path, link));
+	file = (int)must_libc(open(path, O_PATH | O_CLOEXEC));
+	dir = (int)must_libc(open(place.path, O_PATH | O_CLOEXEC));
+	symbolic = (int)must_libc(open(link, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	ck_assert_int_eq(how_opened(file, "", O_RDONLY | O_DIRECTORY), -ENOTDIR);
+	ck_assert_int_eq(how_opened(dir, "", O_RDWR), -EISDIR);
+	ck_assert_int_ge(how_opened(dir, "", O_RDONLY | O_DIRECTORY), 0);
+	ck_assert_int_eq(how_opened(symbolic, "", O_RDONLY), -ELOOP);
+	ck_assert_int_eq(how_opened(AT_FDCWD, "", O_RDONLY), -ENOENT);
+	close(symbolic);
+	close(dir);
+	ck_assert_int_eq(how_opened(dir, "", O_RDONLY), -ENOENT);
+	close(file);
+	unlink(link);
+	unlink(path);
+}
+END_TEST
+
+START_TEST(empty_path_needs_proc)
+{
+	char path[PATH_MAX];
+	int file;
+
+	make_named(0, path);
+	file = (int)must_libc(open(path, O_PATH | O_CLOEXEC));
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0)
+		skip("mounting needs root");
+	must_libc(mount("onefd-tests", "/proc", "tmpfs", 0, NULL));
+	ck_assert_int_eq(how_opened(file, "", O_RDONLY), -ENOENT);
+	ck_assert_int_ge(how_opened(AT_FDCWD, path, O_PATH), 0);
+	must_libc(umount("/proc"));
+	close(file);
+	unlink(path);
+}
+END_TEST
+
 /* ---- what waits for somebody else ------------------------------------------- */
 
 static void note_time(struct onefd_timer *timer)
@@ -372,15 +522,6 @@ START_TEST(next_mount_is_another)
 }
 END_TEST
 
-static int forbidden(int dirfd, const char *path, int flags)
-{
-	(void)dirfd;
-	(void)path;
-	(void)flags;
-	asked++;
-	return -EPERM;
-}
-
 static uint64_t millisecond_later(void)
 {
 	static uint64_t now;
@@ -505,6 +646,11 @@ int main(void)
 	tcase_add_loop_test(tcase, statx_is_the_kernels_own, 0, places);
 	tcase_add_loop_test(tcase, missing_name_is_known_to_be_missing, 0, places);
 	tcase_add_loop_test(tcase, others_go_to_a_worker, 0, places);
+	tcase_add_loop_test(tcase, path_alone_opens_without_a_thread, 0, places);
+	tcase_add_loop_test(tcase, cold_path_is_looked_up_by_a_worker, 0, places);
+	tcase_add_loop_test(tcase, empty_path_opens_the_file_anew, 0, places);
+	tcase_add_loop_test(tcase, empty_path_is_refused_as_its_file_would_be, 0, places);
+	tcase_add_test(tcase, empty_path_needs_proc);
 	tcase_add_loop_test(tcase, fifo_waits_for_its_peer_in_a_worker, 0, places);
 	tcase_add_loop_test(tcase, lease_is_waited_for_in_a_worker, 0, places);
 	tcase_add_loop_test(tcase, unknown_mount_is_left_to_workers, 0, places);
