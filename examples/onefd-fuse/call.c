@@ -2,18 +2,26 @@
 #include "call.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define TRIES_MOST 8u
+
 static void pin(struct call *call, int i, fuse_ino_t ino)
 {
+	struct at *at = &call->at[i];
+
 	if (!ino)
 		return;
-	call->at[i].inode = inode_of(call->fs, ino);
-	call->at[i].fd = inode_pin(&call->fs->inodes, call->at[i].inode);
+	at->inode = inode_of(call->fs, ino);
+	at->fd = inode_pin(&call->fs->inodes, at->inode);
+	at->mount_fd = at->inode->mount->met.fd;
+	at->again.fd = -1;
 }
 
 struct call *call_begin(fuse_req_t req, fuse_ino_t ino, fuse_ino_t other)
@@ -38,6 +46,8 @@ void call_end(struct call *call)
 	for (int i = 0; i < 2; i++) {
 		struct at *at = &call->at[i];
 
+		if (at->inode && at->again.fd >= 0)
+			inodes_mount_found_again(inodes, at->inode->mount, &at->again);
 		if (at->inode && at->fresh)
 			inode_reopened(inodes, at->inode, at->fd);
 		if (at->inode)
@@ -52,13 +62,36 @@ void call_end(struct call *call)
 
 /* ---- on a worker ---------------------------------------------------------------- */
 
-static int reopen(struct at *at)
+static int reopen(struct call *call, struct at *at)
 {
+	int r = 0;
+
 	if (!at->inode || at->fd >= 0)
 		return 0;
-	at->fd = object_open(at->inode->mount->fd, &at->inode->id);
-	at->fresh = at->fd >= 0;
-	return at->fresh ? 0 : at->fd;
+	if (at->mount_fd < 0 && at->inode->mount->met.handles) {
+		r = mount_find_again(&at->inode->mount->met, &at->again);
+		at->mount_fd = at->again.fd;
+	}
+	if (r >= 0)
+		r = object_open(at->mount_fd, &at->inode->id);
+	if (r < 0) {
+		call->stale = true;
+		return r;
+	}
+	at->fd = r;
+	at->fresh = true;
+	return 0;
+}
+
+/* The umask is a thread's own once it has left the process's. */
+static void have_umask(mode_t mask)
+{
+	static __thread bool left;
+
+	if (!left)
+		left = unshare(CLONE_FS) == 0;
+	if (left)
+		(void)umask(mask);
 }
 
 /*
@@ -66,8 +99,10 @@ static int reopen(struct at *at)
  * leaves us our capabilities meanwhile: whether the caller may, the kernel has asked
  * (default_permissions), with groups that we do not know.
  */
-static void act_as(uid_t uid, gid_t gid)
+static void act_as(const struct fs *fs, uid_t uid, gid_t gid)
 {
+	if (!fs->privileged)
+		return;
 	(void)syscall(SYS_setfsgid, gid);
 	(void)syscall(SYS_setfsuid, uid);
 }
@@ -79,15 +114,16 @@ static ssize_t run(void *arg)
 	int r;
 
 	for (int i = 0; i < 2; i++) {
-		r = reopen(&call->at[i]);
+		r = reopen(call, &call->at[i]);
 		if (r < 0)
 			return r;
 	}
-	if (!call->as_caller || !call->fs->privileged)
+	if (!call->as_caller)
 		return call->work(call);
-	act_as(ctx->uid, ctx->gid);
+	have_umask(ctx->umask);
+	act_as(call->fs, ctx->uid, ctx->gid);
 	r = call->work(call);
-	act_as(0, 0);
+	act_as(call->fs, 0, 0);
 	return r;
 }
 
@@ -108,43 +144,118 @@ int work_found(struct call *call)
 	if (r < 0) {
 		(void)close(call->found.fd);
 		call->found.fd = -1;
-		return r;
 	}
-	/* Whether the loop knows the mount is its to say: this costs little. */
-	if (!call->at[0].inode || call->at[0].inode->id.mount != call->found.id.mount) {
-		mount_meet(&call->found, &call->met);
-		call->meets = true;
-	}
-	return 0;
+	return r;
+}
+
+static ssize_t meet(void *arg)
+{
+	struct call *call = arg;
+
+	return mount_meet(&call->found, &call->met);
 }
 
 /* ---- on the loop ------------------------------------------------------------------ */
 
-static void done(struct onefd_req *req)
+static void answer(struct call *call)
 {
-	struct onefd_fuse_op *op = onefd_container(req, struct onefd_fuse_op, req);
-	struct call *call = op->data;
-
-	call->res = (int)req->res;
-	if (req->res < 0)
-		fuse_reply_err(op->fuse, -call->res);
+	if (call->res < 0 && !call->fails)
+		fuse_reply_err(call->op->fuse, -call->res);
 	else
 		call->reply(call);
 	call_end(call);
 }
 
-void call_go(struct call *call, int (*work)(struct call *), void (*reply)(struct call *))
+static void go(struct call *call);
+
+static void descriptors_are_free(struct closer_wait *wait)
+{
+	go(onefd_container(wait, struct call, wait));
+}
+
+/* An application knows nothing of our descriptors: for as long as there are any that others
+ * can do without, it waits for them. */
+static bool waits_for_descriptors(struct call *call)
+{
+	if (call->res != -EMFILE && call->res != -ENFILE)
+		return false;
+	call->wait.fn = descriptors_are_free;
+	return call->tries++ < TRIES_MOST && inodes_relieve(&call->fs->inodes, &call->wait);
+}
+
+/* One without a name, removed behind our back: it is there as long as it is open. */
+static bool borrows_descriptor(struct call *call)
+{
+	bool any = false;
+
+	if (!call->stale || call->tries++ >= TRIES_MOST)
+		return false;
+	for (int i = 0; i < 2; i++) {
+		struct at *at = &call->at[i];
+		struct file *file = at->inode && at->fd < 0 ? file_of_inode(at->inode, false) : NULL;
+
+		if (!file)
+			continue;
+		/* By /proc: who owns locks is the open file, which this is none of. */
+		at->fd = open(proc_path(file->of.fd).path, O_PATH | O_CLOEXEC);
+		at->fresh = at->fd >= 0;
+		any |= at->fresh;
+	}
+	if (any)
+		go(call);
+	return any;
+}
+
+static void met(struct onefd_req *req)
+{
+	struct call *call = onefd_container(req, struct onefd_fuse_op, req)->data;
+	int r = (int)req->res;
+
+	if (r >= 0)
+		r = inodes_add_mount(&call->fs->inodes, &call->met);
+	if (r < 0) {
+		(void)close(call->found.fd);
+		call->res = r;
+	}
+	answer(call);
+}
+
+/* Its mount is a worker's to look at, once. */
+static bool meets_mount(struct call *call)
+{
+	if (call->res < 0 || call->found.fd < 0 || inodes_mount(&call->fs->inodes, call->found.id.mount))
+		return false;
+	onefd_prep_call(&call->op->req, meet, call);
+	return onefd_fuse_submit(call->op, met) >= 0;
+}
+
+static void done(struct onefd_req *req)
+{
+	struct call *call = onefd_container(req, struct onefd_fuse_op, req)->data;
+
+	call->res = (int)req->res;
+	if (!waits_for_descriptors(call) && !borrows_descriptor(call) && !meets_mount(call))
+		answer(call);
+}
+
+static void go(struct call *call)
 {
 	int r;
 
-	call->work = work;
-	call->reply = reply;
+	call->stale = false;
 	onefd_prep_call(&call->op->req, run, call);
 	r = onefd_fuse_submit(call->op, done);
 	if (r < 0) {
-		fuse_reply_err(call->op->fuse, -r);
-		call_end(call);
+		call->res = r;
+		answer(call);
 	}
+}
+
+void call_go(struct call *call, int (*work)(struct call *), void (*reply)(struct call *))
+{
+	call->work = work;
+	call->reply = reply;
+	go(call);
 }
 
 void reply_done(struct call *call)
@@ -154,32 +265,17 @@ void reply_done(struct call *call)
 
 void reply_attr(struct call *call)
 {
-	fuse_reply_attr(call->op->fuse, &call->attr, call->fs->timeout);
+	struct stat attr = fs_attr(call->fs, &call->attr);
+
+	fuse_reply_attr(call->op->fuse, &attr, call->fs->timeout);
 }
 
 int call_entry(struct call *call, struct fuse_entry_param *ret)
 {
-	struct inodes *inodes = &call->fs->inodes;
-	struct inode *inode;
-	int r = 0;
-
-	if (call->meets)
-		r = inodes_add_mount(inodes, call->found.id.mount, &call->met);
-	if (r < 0)
-		return r;
-	*ret = (struct fuse_entry_param){
-		.attr = call->found.st,
-		.attr_timeout = call->fs->timeout,
-		.entry_timeout = call->fs->timeout,
-	};
-	inode = inode_get(inodes, &call->found);
-	if (!inode)
-		return -ENOMEM;
-	ret->ino = (uintptr_t)inode;
-	ret->generation = inode->generation;
-	return 0;
+	return fs_entry(call->fs, &call->found, ret);
 }
 
+/* The application's death may come before the answer: the kernel knows nothing then. */
 void reply_entry(struct call *call)
 {
 	struct fuse_entry_param entry;

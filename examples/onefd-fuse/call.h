@@ -15,6 +15,8 @@
 #include "file.h"
 #include "fs.h"
 
+struct dir;
+
 struct call {
 	struct fs *fs;
 	struct onefd_fuse_op *op;
@@ -22,31 +24,43 @@ struct call {
 		struct inode *inode;	/* pinned, or NULL */
 		int fd;			/* its descriptor, once the worker runs */
 		bool fresh;		/* ... which the worker opened */
+		int mount_fd;
+		struct met again;	/* its mount, which the worker found again: again.fd */
 	} at[2];
 	int (*work)(struct call *);	/* on a worker: >= 0, or -errno */
 	void (*reply)(struct call *);	/* on the loop, after a work that did not fail */
 	int res;			/* what work answered */
 	bool as_caller;			/* yours: work runs with the caller's uid, gid and umask */
+	bool fails;			/* yours: reply() replies to a failure, too */
+	bool stale;			/* the source opens no handle of an inode's any more */
+	unsigned tries;
+	struct closer_wait wait;
 
 	/* What handlers hand to work and back: whichever they need. */
 	const char *name, *other;
+	const void *value;
 	int flags, valid;
+	bool made;			/* the first of two steps */
 	mode_t mode;
 	dev_t rdev;
 	size_t size;
 	off_t offset, other_offset;
 	struct file *file, *other_file;	/* unpinned at the end */
+	struct dir *dir;
+	size_t kept;			/* descriptors reserved */
 	struct found found;
 	struct stat attr;
-	struct met met;			/* the mount of what was found, if it was not known: */
-	bool meets;			/* ... met.fd and so on are to be taken */
+	struct met met;			/* the mount of what was found, if it was not known */
 };
 
 /* Two inodes at most; 0 for none. */
 struct call *call_begin(fuse_req_t req, fuse_ino_t ino, fuse_ino_t other);
 
-/* Sends it to a worker. An errno of work is replied as it is; after a success reply()
- * must reply. Either way the call ends then. */
+/*
+ * Sends it to a worker. An errno of work is replied as it is, with one exception: for want
+ * of descriptors it is done again when some are free. After a success reply() must
+ * reply. Either way the call ends then. What was found is on a mount that is known by then.
+ */
 void call_go(struct call *call, int (*work)(struct call *), void (*reply)(struct call *));
 
 /* For calls that went another way: replied to already. */
@@ -60,8 +74,7 @@ struct proc_path {
 };
 struct proc_path proc_path(int fd);
 
-/* Completes call->found from call->found.fd: also meets its mount. 0, or -errno and the
- * descriptor closed. */
+/* Completes call->found from call->found.fd. 0, or -errno and the descriptor closed. */
 int work_found(struct call *call);
 
 /* ---- what replies have in common ----------------------------------------------- */

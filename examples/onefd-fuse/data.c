@@ -180,7 +180,7 @@ static void ll_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int flags = flags_below(call->fs, fi->flags);
 
 	call->flags = fi->flags;
-	if (call->at[0].fd < 0 || !call->at[0].inode->mount->local || flags & O_TRUNC ||
+	if (call->at[0].fd < 0 || !call->at[0].inode->mount->met.local || flags & O_TRUNC ||
 	    (flags & O_ACCMODE) != O_RDONLY) {
 		call_go(call, do_open, reply_open);
 		return;
@@ -286,7 +286,7 @@ static void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct call *call;
 
 	(void)ino;
-	if (file->inode->mount->local || !file_writes(file)) {
+	if (file->inode->mount->met.local || !file_writes(file)) {
 		fuse_reply_err(req, 0);
 		return;
 	}

@@ -2,11 +2,16 @@
  * fs.h - onefd-fuse: the file system that its rooms share.
  *
  *	main.c		options, and the life of the process
- *	names.c		handlers that speak of names and attributes
+ *	names.c		handlers that speak of names
+ *	attr.c		handlers that speak of attributes, extended ones too
+ *	dir.c		handlers that speak of open directories
  *	data.c		handlers that speak of open files
  *	call.c		a request that a worker answers
+ *	fs.c		what the mount shows of an object
  *	file.c		an open file of the source
  *	inode.c		what the kernel knows, and the descriptors held for it
+ *	mount.c		the mounts that the objects of the source are on
+ *	closer.c	descriptors that are given back
  *	object.c	what an object of the source is, apart from its names
  *
  * A file calls what stands below it. Handlers and callbacks run on the loop's
@@ -40,15 +45,38 @@ struct fs {
 	bool privileged;		/* may act as the caller */
 	struct inodes inodes;
 	struct inode *root;
+	int own_mount;			/* its number: nothing is to be found there */
+	dev_t *devices;			/* of the source's file systems */
+	size_t device_count;
 	struct data_stats data;
 };
 
-/* The handlers of names.c and data.c, put into @ops. */
+/* Handlers, put into @ops. */
 void names_handlers(struct fuse_lowlevel_ops *ops);
+void attr_handlers(struct fuse_lowlevel_ops *ops);
+void dir_handlers(struct fuse_lowlevel_ops *ops);
 void data_handlers(struct fuse_lowlevel_ops *ops);
 
 /* Some lines for --stats. */
 void data_report(const struct fs *fs, FILE *out);
+
+/*
+ * Each file system of the source numbers its inodes for itself, and the mount is one. Those of the
+ * source's own keep theirs; the others' have what stands for the file system in the
+ * highest bits, which are to be or-ed to them.
+ */
+uint64_t fs_device_bits(struct fs *fs, dev_t dev);
+static inline ino_t fs_ino(uint64_t device_bits, ino_t ino)
+{
+	return ino >> 48 ? ino : ino | device_bits;
+}
+
+/* What the mount says of the source's attributes. */
+struct stat fs_attr(struct fs *fs, const struct stat *st);
+
+/* The inode of what was found, with one look-up more, and what the kernel shall know of
+ * it. Takes found->fd, on failure too. 0, or -errno. */
+int fs_entry(struct fs *fs, struct found *found, struct fuse_entry_param *ret);
 
 static inline struct fs *fs_of(fuse_req_t req)
 {

@@ -2,190 +2,93 @@
 #include "inode.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/magic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define BUCKETS_FIRST	1024u
 #define HELD_MOST	32768u
-#define RESERVE		256u	/* descriptors of everything else: loop, workers, calls */
-
-static void list_init(struct onefd_link *link)
-{
-	link->next = link->prev = link;
-}
-
-static void list_push(struct onefd_link *head, struct onefd_link *link)
-{
-	link->next = head;
-	link->prev = head->prev;
-	head->prev->next = link;
-	head->prev = link;
-}
-
-static void list_remove(struct onefd_link *link)
-{
-	link->prev->next = link->next;
-	link->next->prev = link->prev;
-	list_init(link);
-}
-
-/* ---- closing ---------------------------------------------------------------- */
-
-static ssize_t close_all(void *arg)	/* on a worker */
-{
-	struct closer *closer = arg;
-
-	for (size_t i = 0; i < closer->busy; i++)
-		(void)close(closer->closing[i]);
-	return 0;
-}
-
-static void close_more(struct closer *closer);
-
-static void closed(struct onefd_req *req)
-{
-	struct closer *closer = req->data;
-
-	closer->busy = 0;
-	close_more(closer);
-}
-
-static void close_more(struct closer *closer)
-{
-	int *fds = closer->closing;
-
-	if (closer->busy || !closer->count)
-		return;
-	closer->closing = closer->fds;
-	closer->fds = fds;
-	closer->busy = closer->count;
-	closer->count = 0;
-	onefd_prep_call(&closer->req, close_all, closer);
-	closer->req.data = closer;
-	if (onefd_submit(closer->loop, &closer->req, closed) < 0) {
-		(void)close_all(closer);
-		closer->busy = 0;
-	}
-}
-
-/* Both arrays have room for all that can be waiting: growth is by the loop's thread
- * while neither is in a worker's hand. */
-static void close_later(struct closer *closer, int fd)
-{
-	if (closer->count == closer->room) {
-		(void)close(fd);	/* as many wait as one round takes: do not fall behind */
-		return;
-	}
-	closer->fds[closer->count++] = fd;
-	close_more(closer);
-}
-
-static int closer_init(struct closer *closer, struct onefd *loop)
-{
-	closer->loop = loop;
-	closer->room = 65536;
-	closer->fds = malloc(closer->room * sizeof *closer->fds);
-	closer->closing = malloc(closer->room * sizeof *closer->closing);
-	return closer->fds && closer->closing ? 0 : -ENOMEM;
-}
+#define RELIEF		64u		/* given back at once where there is none left */
+#define IDLE		1000000000u	/* nanoseconds between two looks at the mounts */
 
 /* ---- mounts ----------------------------------------------------------------- */
 
+static void give_back(struct inodes *inodes, struct inode *inode);
+
 struct mount *inodes_mount(struct inodes *inodes, int number)
 {
-	for (struct mount *mount = inodes->mounts; mount; mount = mount->next)
-		if (mount->number == number)
-			return mount;
-	return NULL;
+	return mounts_get(inodes->mounts, number);
 }
 
-/* Those whose fstat(2) and open(2) of what is in memory ask nobody. */
-static bool is_local(int fd)
+static void mount_let_go(struct inodes *inodes, struct mount *mount)
 {
-	struct statfs fs;
+	struct onefd_link *link = inodes->recent.next, *next;
 
-	if (fstatfs(fd, &fs) < 0)
-		return false;
-	switch ((unsigned long)fs.f_type) {
-	case EXT4_SUPER_MAGIC:
-	case XFS_SUPER_MAGIC:
-	case BTRFS_SUPER_MAGIC:
-	case TMPFS_MAGIC:
-	case F2FS_SUPER_MAGIC:
-		return true;
-	default:
-		return false;
+	for (; link != &inodes->recent; link = next) {
+		struct inode *inode = onefd_container(link, struct inode, recent);
+
+		next = link->next;
+		if (inode->mount == mount)
+			give_back(inodes, inode);
 	}
+	closer_add(&inodes->closer, mount->met.fd);
+	mount->met.fd = -1;
 }
 
-void mount_meet(const struct found *found, struct met *ret)
+/* The root is pinned: its mount is in use for ever. */
+static bool may_go(const struct mount *mount)
 {
-	char path[40];
-	int fd;
-
-	*ret = (struct met){ .fd = -1, .local = is_local(found->fd) };
-	if (found->id.type == OBJECT_NO_HANDLE || !(S_ISDIR(found->st.st_mode) || S_ISREG(found->st.st_mode)))
-		return;
-	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", found->fd);
-	ret->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (ret->fd < 0)
-		return;
-	fd = object_open(ret->fd, &found->id);
-	ret->handles = fd >= 0;
-	if (fd >= 0)
-		(void)close(fd);
+	return mount->met.fd >= 0 && !mount->calls;
 }
 
-int inodes_add_mount(struct inodes *inodes, int number, const struct met *met)
+static void idle(struct onefd_timer *timer)
 {
-	struct mount *mount;
+	struct inodes *inodes = onefd_container(timer, struct inodes, idle);
+	bool more = false;
 
-	if (inodes_mount(inodes, number)) {
-		if (met->fd >= 0)
-			(void)close(met->fd);
-		return 0;
+	for (struct mount *mount = inodes->mounts; mount; mount = mount->next) {
+		if (may_go(mount) && !mount->used)
+			mount_let_go(inodes, mount);
+		mount->used = false;
+		more |= mount->met.fd >= 0 && mount != inodes->kept;
 	}
-	mount = calloc(1, sizeof *mount);
-	if (!mount) {
-		if (met->fd >= 0)
-			(void)close(met->fd);
+	inodes->idle_on = more;
+	if (more)
+		onefd_timer_start(inodes->loop, timer, onefd_now(inodes->loop) + IDLE);
+}
+
+static void mount_is_held(struct inodes *inodes, struct mount *mount)
+{
+	if (!inodes->kept)
+		inodes->kept = mount;
+	mount->used = true;
+	if (mount == inodes->kept || inodes->idle_on || mount->met.fd < 0)
+		return;
+	inodes->idle_on = true;
+	onefd_timer_start(inodes->loop, &inodes->idle, onefd_now(inodes->loop) + IDLE);
+}
+
+int inodes_add_mount(struct inodes *inodes, const struct met *met)
+{
+	struct mount *mount = mounts_add(&inodes->mounts, met, &inodes->closer);
+
+	if (!mount)
 		return -ENOMEM;
-	}
-	mount->number = number;
-	mount->fd = met->fd;
-	mount->handles = met->handles;
-	mount->local = met->local;
-	mount->next = inodes->mounts;
-	inodes->mounts = mount;
+	mount_is_held(inodes, mount);
 	return 0;
 }
 
-/* A mount that is held cannot be unmounted: one with no inode left is let go. */
-static void mount_release(struct inodes *inodes, struct mount *mount)
+void inodes_mount_found_again(struct inodes *inodes, struct mount *mount, const struct met *met)
 {
-	struct mount **at = &inodes->mounts;
-
-	if (--mount->inodes)
-		return;
-	while (*at != mount)
-		at = &(*at)->next;
-	*at = mount->next;
-	if (mount->fd >= 0)
-		close_later(&inodes->closer, mount->fd);
-	free(mount);
+	mount_found_again(mount, met, &inodes->closer);
+	mount_is_held(inodes, mount);
 }
 
 /* ---- descriptors ------------------------------------------------------------ */
 
 static size_t held_allowed(const struct inodes *inodes)
 {
-	size_t others = inodes->files + RESERVE;
+	size_t others = inodes->files + inodes->reserved + inodes->others;
 	size_t left = inodes->limit > others ? inodes->limit - others : 0;
 
 	return left < inodes->held_most ? left : inodes->held_most;
@@ -194,22 +97,26 @@ static size_t held_allowed(const struct inodes *inodes)
 static void give_back(struct inodes *inodes, struct inode *inode)
 {
 	list_remove(&inode->recent);
-	close_later(&inodes->closer, inode->fd);
+	closer_add(&inodes->closer, inode->fd);
 	inode->fd = -1;
 	inodes->held--;
 }
 
 static bool reopens(const struct inode *inode)
 {
-	return inode->mount->handles && inode->id.type != OBJECT_NO_HANDLE;
+	return inode->mount->met.handles && inode->id.type != OBJECT_NO_HANDLE && !inode->removed;
+}
+
+static void evict(struct inodes *inodes)
+{
+	give_back(inodes, onefd_container(inodes->recent.next, struct inode, recent));
+	inodes->evicted++;
 }
 
 static void trim(struct inodes *inodes)
 {
-	while (inodes->held > held_allowed(inodes) && inodes->recent.next != &inodes->recent) {
-		give_back(inodes, onefd_container(inodes->recent.next, struct inode, recent));
-		inodes->evicted++;
-	}
+	while (inodes->held > held_allowed(inodes) && !list_empty(&inodes->recent))
+		evict(inodes);
 }
 
 /* Those that cannot be reopened stand in no list. */
@@ -223,6 +130,8 @@ int inode_pin(struct inodes *inodes, struct inode *inode)
 {
 	(void)inodes;
 	inode->pins++;
+	inode->mount->calls++;
+	inode->mount->used = true;
 	list_remove(&inode->recent);
 	return inode->fd;
 }
@@ -231,6 +140,7 @@ static void inode_free(struct inodes *inodes, struct inode *inode);
 
 void inode_unpin(struct inodes *inodes, struct inode *inode)
 {
+	inode->mount->calls--;
 	if (--inode->pins)
 		return;
 	if (!inode->lookups) {
@@ -245,7 +155,7 @@ void inode_reopened(struct inodes *inodes, struct inode *inode, int fd)
 {
 	inodes->reopened++;
 	if (inode->fd >= 0) {
-		close_later(&inodes->closer, fd);
+		closer_add(&inodes->closer, fd);
 		return;
 	}
 	inode->fd = fd;
@@ -261,24 +171,48 @@ void inodes_file_opened(struct inodes *inodes)
 void inodes_file_closed(struct inodes *inodes, int fd)
 {
 	inodes->files--;
-	close_later(&inodes->closer, fd);
+	closer_add(&inodes->closer, fd);
+}
+
+size_t inodes_reserve(struct inodes *inodes, size_t want)
+{
+	size_t most = held_allowed(inodes), used = inodes->held + closer_backlog(&inodes->closer);
+	size_t count = most > used ? most - used : 0;
+
+	if (count > want)
+		count = want;
+	inodes->reserved += count;
+	return count;
+}
+
+void inodes_unreserve(struct inodes *inodes, size_t count)
+{
+	inodes->reserved -= count;
+}
+
+bool inodes_relieve(struct inodes *inodes, struct closer_wait *wait)
+{
+	for (unsigned i = 0; i < RELIEF && !list_empty(&inodes->recent); i++)
+		evict(inodes);
+	return closer_wait(&inodes->closer, wait);
 }
 
 /* ---- the table -------------------------------------------------------------- */
 
 static size_t hash(const struct identity *id)
 {
-	uint64_t h = 0xcbf29ce484222325u ^ (unsigned)id->mount;	/* FNV-1a */
+	uint64_t h = 0xcbf29ce484222325u;	/* FNV-1a */
 
 	for (uint32_t i = 0; i < id->length; i++)
 		h = (h ^ id->handle[i]) * 0x100000001b3u;
 	return h ^ h >> 32;
 }
 
-static bool equal(const struct identity *a, const struct identity *b)
+/* The mount by what it is: its number may be another's by now. */
+static bool is(const struct inode *inode, const struct mount *mount, const struct identity *id)
 {
-	return a->mount == b->mount && a->type == b->type && a->length == b->length &&
-	       !memcmp(a->handle, b->handle, a->length);
+	return inode->mount == mount && inode->id.type == id->type && inode->id.length == id->length &&
+	       !memcmp(inode->id.handle, id->handle, id->length);
 }
 
 static struct inode **bucket(const struct inodes *inodes, const struct identity *id)
@@ -339,7 +273,8 @@ static void inode_free(struct inodes *inodes, struct inode *inode)
 	inodes->count--;
 	if (inode->fd >= 0)
 		give_back(inodes, inode);
-	mount_release(inodes, inode->mount);
+	if (!--inode->mount->inodes)
+		mounts_remove(&inodes->mounts, inode->mount, &inodes->closer);
 	free(inode);
 }
 
@@ -349,7 +284,7 @@ static void take_fd(struct inodes *inodes, struct inode *inode, struct found *fo
 	if (found->fd < 0)
 		return;
 	if (inode->fd >= 0) {
-		close_later(&inodes->closer, found->fd);
+		closer_add(&inodes->closer, found->fd);
 	} else {
 		inode->fd = found->fd;
 		inodes->held++;
@@ -358,26 +293,53 @@ static void take_fd(struct inodes *inodes, struct inode *inode, struct found *fo
 	found->fd = -1;
 }
 
+static struct inode *find(struct inodes *inodes, struct found *found, struct mount *mount)
+{
+	struct inode *inode;
+
+	if (!mount->met.handles || found->id.type == OBJECT_NO_HANDLE)
+		object_identify_by_number(found);
+	for (inode = *bucket(inodes, &found->id); inode && !is(inode, mount, &found->id);)
+		inode = inode->next;
+	return inode;
+}
+
 struct inode *inode_get(struct inodes *inodes, struct found *found)
 {
 	struct mount *mount = inodes_mount(inodes, found->id.mount);
-	struct inode *inode;
+	struct inode *inode = find(inodes, found, mount);
 
-	if (!mount->handles)
-		object_identify_by_number(found);
-	for (inode = *bucket(inodes, &found->id); inode && !equal(&inode->id, &found->id);)
-		inode = inode->next;
 	if (!inode)
 		inode = inode_new(inodes, found, mount);
 	if (!inode) {
 		if (found->fd >= 0)
-			close_later(&inodes->closer, found->fd);
+			closer_add(&inodes->closer, found->fd);
+		found->fd = -1;
 		return NULL;
 	}
+	mount->used = true;
 	inode->lookups++;
+	if (!list_empty(&inode->recent)) {
+		list_remove(&inode->recent);
+		now_recent(inodes, inode);
+	}
 	take_fd(inodes, inode, found);
 	trim(inodes);
 	return inode;
+}
+
+void inode_removed(struct inodes *inodes, struct found *found)
+{
+	struct mount *mount = inodes_mount(inodes, found->id.mount);
+	struct inode *inode = mount ? find(inodes, found, mount) : NULL;
+
+	if (inode) {
+		inode->removed = true;
+		list_remove(&inode->recent);
+		take_fd(inodes, inode, found);
+	} else {
+		closer_add(&inodes->closer, found->fd);
+	}
 }
 
 void inode_forget(struct inodes *inodes, struct inode *inode, uint64_t lookups)
@@ -387,23 +349,16 @@ void inode_forget(struct inodes *inodes, struct inode *inode, uint64_t lookups)
 		inode_free(inodes, inode);
 }
 
-int inodes_init(struct inodes *inodes, struct onefd *loop)
+int inodes_init(struct inodes *inodes, struct onefd *loop, size_t limit, size_t others)
 {
-	struct rlimit limit;
-
-	*inodes = (struct inodes){ .loop = loop, .bucket_count = BUCKETS_FIRST, .held_most = HELD_MOST };
+	*inodes = (struct inodes){
+		.loop = loop, .limit = limit, .others = others, .bucket_count = BUCKETS_FIRST,
+		.held_most = limit / 2 < HELD_MOST ? limit / 2 : HELD_MOST,
+	};
 	list_init(&inodes->recent);
-	inodes->limit = 1024;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &limit);
-		if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-			inodes->limit = limit.rlim_cur;
-	}
-	if (inodes->held_most > inodes->limit / 2)
-		inodes->held_most = inodes->limit / 2;
+	onefd_timer_init(&inodes->idle, idle);
 	inodes->buckets = calloc(inodes->bucket_count, sizeof *inodes->buckets);
-	return inodes->buckets ? closer_init(&inodes->closer, loop) : -ENOMEM;
+	return inodes->buckets ? closer_init(&inodes->closer, loop, limit) : -ENOMEM;
 }
 
 void inodes_free(struct inodes *inodes)
@@ -417,11 +372,10 @@ void inodes_free(struct inodes *inodes)
 		}
 	for (struct mount *mount = inodes->mounts, *next; mount; mount = next) {
 		next = mount->next;
-		if (mount->fd >= 0)
-			(void)close(mount->fd);
+		if (mount->met.fd >= 0)
+			(void)close(mount->met.fd);
 		free(mount);
 	}
 	free(inodes->buckets);
-	free(inodes->closer.fds);
-	free(inodes->closer.closing);
+	closer_free(&inodes->closer);
 }

@@ -4,7 +4,8 @@
  * An inode is there from the look-up that the kernel was answered until its forget. It
  * costs no descriptor but while one is of use: those of late are held, the oldest are
  * given back, and an inode without one is reopened by its handle, on a worker. Where the
- * source's file system knows no handles, or we may not use them, each inode holds its own.
+ * source's file system knows no handles, or we may not use them, each inode holds its own;
+ * so does one whose last name was removed.
  *
  * The loop's thread only.
  */
@@ -13,16 +14,10 @@
 
 #include <onefd.h>
 
+#include "closer.h"
+#include "list.h"
+#include "mount.h"
 #include "object.h"
-
-struct mount {			/* of the source, with objects that the kernel knows */
-	struct mount *next;
-	int number;
-	int fd;			/* open for reading: what open_by_handle_at(2) wants */
-	unsigned inodes;
-	bool handles;		/* it opens what it names */
-	bool local;		/* fstat(2) asks no server */
-};
 
 struct inode {
 	struct inode *next;	/* in its bucket */
@@ -33,18 +28,12 @@ struct inode {
 	struct onefd_link files;	/* its open files */
 	unsigned pins;		/* requests that use it */
 	int fd;			/* O_PATH, or -1 */
+	bool removed;		/* its last name: nothing opens it anew */
+	uint64_t plain_until;	/* onefd_now() until which it has no capabilities */
 	/* data.c: what the file was when the kernel last had its pages */
 	struct timespec mtime, ctime;
 	off_t size;
 	struct identity id;	/* allocated as long as its handle is */
-};
-
-/* Descriptors to be closed: close(2) of an object's last may truncate it on disk. */
-struct closer {
-	struct onefd *loop;
-	struct onefd_req req;
-	int *fds, *closing;
-	size_t count, room, busy;
 };
 
 struct inodes {
@@ -54,36 +43,39 @@ struct inodes {
 	struct onefd_link recent;	/* oldest first */
 	size_t held, held_most;	/* descriptors of inodes */
 	size_t files;		/* descriptors of open files */
-	size_t limit;		/* RLIMIT_NOFILE */
-	struct mount *mounts;
+	size_t reserved;	/* descriptors that workers may yet open */
+	size_t others;		/* descriptors of everything else: loop, workers, calls */
+	size_t limit;		/* of them all */
+	struct mount *mounts, *kept;	/* all of them; the source's own */
+	struct onefd_timer idle;
+	bool idle_on;		/* a mount may be to be let go */
 	struct closer closer;
 	uint64_t reopened, evicted;	/* counts */
 	uint64_t generation;
 };
 
-int inodes_init(struct inodes *inodes, struct onefd *loop);
+/* With @limit descriptors, of which it leaves @others alone. */
+int inodes_init(struct inodes *inodes, struct onefd *loop, size_t limit, size_t others);
 void inodes_free(struct inodes *inodes);	/* all of them, closing here */
 
-/* The mount of @number, or NULL: it must be met first. */
+/* The mount of @number, or NULL: it must be met. Takes met->fd, on failure too. */
 struct mount *inodes_mount(struct inodes *inodes, int number);
-
-/* What a worker learns of a mount from @found, for inodes_add_mount(). */
-struct met {
-	int fd;
-	bool handles, local;
-};
-void mount_meet(const struct found *found, struct met *ret);
-int inodes_add_mount(struct inodes *inodes, int number, const struct met *met);
+int inodes_add_mount(struct inodes *inodes, const struct met *met);
+void inodes_mount_found_again(struct inodes *inodes, struct mount *mount, const struct met *met);
 
 /* The inode of what was found, known or new, with one look-up more. Takes found->fd, on failure
- * too. Its mount must be there. NULL: no memory. */
+ * too, and needs none where the mount opens handles. The mount must be there. NULL: no memory. */
 struct inode *inode_get(struct inodes *inodes, struct found *found);
+
+/* What was found, and has lost its last name since: stays if the kernel knows it. Takes
+ * found->fd. */
+void inode_removed(struct inodes *inodes, struct found *found);
 
 /* As the kernel says; what it no longer knows is freed when nobody has it pinned. */
 void inode_forget(struct inodes *inodes, struct inode *inode, uint64_t lookups);
 
-/* Between pin and unpin the inode and its descriptor stay. The descriptor, or -1: there is
- * none, see object_open(). */
+/* Between pin and unpin the inode and its descriptor stay, and its mount's. The descriptor, or -1:
+ * there is none, see object_open(). */
 int inode_pin(struct inodes *inodes, struct inode *inode);
 void inode_unpin(struct inodes *inodes, struct inode *inode);
 
@@ -93,5 +85,14 @@ void inode_reopened(struct inodes *inodes, struct inode *inode, int fd);
 /* An open file's descriptor comes or goes; counts against what inodes may hold. */
 void inodes_file_opened(struct inodes *inodes);
 void inodes_file_closed(struct inodes *inodes, int fd);	/* closes it, on a worker */
+
+/* Leave to open @want descriptors for inodes: how many may be, without harm to those
+ * that are held. To be given back when they are there or are not to come. */
+size_t inodes_reserve(struct inodes *inodes, size_t want);
+void inodes_unreserve(struct inodes *inodes, size_t count);
+
+/* There was none left: gives some back, and says when they are free. False: there are none to
+ * be given back. */
+bool inodes_relieve(struct inodes *inodes, struct closer_wait *wait);
 
 #endif

@@ -19,30 +19,39 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "call.h"
 
 #define DEPTH	256u
 #define WORKERS	8u
+#define DESCRIPTORS_MOST 1048576u
 
 struct options {
 	char *source;
-	int direct, stats, help, version;
+	int direct, stats;
+	double timeout;
+	unsigned max_read;
 	char *place[2];			/* what stands without an option */
 	int places;
 };
 
 static const struct fuse_opt known[] = {
 	{ "source=%s", offsetof(struct options, source), 0 },
+	{ "timeout=%lf", offsetof(struct options, timeout), 0 },
+	{ "max_read=%u", offsetof(struct options, max_read), 0 },
 	{ "--direct", offsetof(struct options, direct), 1 },
 	{ "--stats", offsetof(struct options, stats), 1 },
 	FUSE_OPT_END
 };
 
-static struct fs fs = { .timeout = 1 };
+static struct fs fs;
+static struct options options = { .timeout = 1 };
 static struct onefd_signal on_signal[4];
+static int source = -1;			/* open since before the mount, which may be above it */
 static int status;
 
 static int fail(const char *what, int error)
@@ -55,8 +64,9 @@ static void usage(FILE *out)
 {
 	fprintf(out, "usage: onefd-fuse [options] DIR MOUNTPOINT\n"
 		     "       onefd-fuse [options] -o source=DIR MOUNTPOINT\n"
-		     "  --direct   open the files of DIR with O_DIRECT\n"
-		     "  --stats    report on SIGUSR1 and at the end\n");
+		     "    --direct               open the files of DIR with O_DIRECT\n"
+		     "    --stats                report on SIGUSR1 and at the end\n"
+		     "    -o timeout=SECONDS     for which names and attributes are believed (1)\n");
 }
 
 /* ---- while it runs ------------------------------------------------------------------- */
@@ -67,6 +77,10 @@ static void init(void *data, struct fuse_conn_info *conn)
 	onefd_fuse_init(fs.fuse, conn);
 	/* Who writes loses setuid: the kernel shall ask for that itself. */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+	/* The source's file system applies the umask, or its default ACL instead. */
+	conn->want |= conn->capable & (FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS);
+	/* libfuse insists on being told twice. */
+	conn->max_read = options.max_read;
 }
 
 static void ended(struct onefd_fuse *fuse, void *data, int reason)
@@ -78,19 +92,31 @@ static void ended(struct onefd_fuse *fuse, void *data, int reason)
 	onefd_stop(fs.loop);
 }
 
+static void report_inodes(FILE *out)
+{
+	const struct inodes *inodes = &fs.inodes;
+
+	fprintf(out, "inodes %zu, descriptors for them %zu (at most %zu), reopened %llu, given back %llu\n",
+		inodes->count, inodes->held, inodes->held_most,
+		(unsigned long long)inodes->reopened, (unsigned long long)inodes->evicted);
+	fprintf(out, "open files %zu, descriptors that may be open %zu\n", inodes->files, inodes->limit);
+	for (const struct mount *mount = inodes->mounts; mount; mount = mount->next)
+		if (!mount->met.handles)
+			fprintf(out, "mount %d: no file handles%s, a descriptor for each of %zu inodes\n",
+				mount->met.number, fs.privileged ? "" : " without privilege", mount->inodes);
+}
+
 static void report(FILE *out)
 {
 	struct onefd_fuse_stats stats;
 
 	(void)onefd_fuse_stats(fs.fuse, &stats, sizeof stats);
 	fprintf(out, "requests %llu, in hand %llu (at most %llu), reading stopped %llu times\n"
-		     "interrupted %llu, cancelled %llu\n"
-		     "inodes %zu, descriptors for them %zu (at most %zu), reopened %llu, given back %llu, open files %zu\n",
+		     "interrupted %llu, cancelled %llu\n",
 		(unsigned long long)stats.received, (unsigned long long)stats.in_hand,
 		(unsigned long long)stats.in_hand_most, (unsigned long long)stats.full,
-		(unsigned long long)stats.interrupted, (unsigned long long)stats.cancelled,
-		fs.inodes.count, fs.inodes.held, fs.inodes.held_most,
-		(unsigned long long)fs.inodes.reopened, (unsigned long long)fs.inodes.evicted, fs.inodes.files);
+		(unsigned long long)stats.interrupted, (unsigned long long)stats.cancelled);
+	report_inodes(out);
 	data_report(&fs, out);
 	(void)onefd_describe(fs.loop, out);
 	(void)fflush(out);
@@ -119,24 +145,71 @@ static int catch_signals(bool stats)
 	return r;
 }
 
+/* ---- in the background ------------------------------------------------------------------ */
+
+static int waiting = -1;		/* the parent, at the other end of a pipe */
+
+/* Forks before there is anything that a fork would break; the parent stays until it can say
+ * how the start went. */
+static int go_to_background(void)
+{
+	int ends[2], state;
+	char ready;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		(void)close(ends[0]);
+		(void)setsid();
+		waiting = ends[1];
+		return 0;
+	}
+	(void)close(ends[1]);
+	if (read(ends[0], &ready, 1) == 1)
+		_exit(0);
+	_exit(waitpid(pid, &state, 0) == pid && WIFEXITED(state) && WEXITSTATUS(state) ?
+	      WEXITSTATUS(state) : 1);
+}
+
+/* Who asked for reports still reads them. */
+static void say_ready(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (waiting < 0)
+		return;
+	if (chdir("/") < 0)
+		return;		/* UNTESTED: the parent says 1 */
+	for (int fd = 0; null >= 0 && fd < 3 - options.stats; fd++)
+		(void)dup2(null, fd);
+	if (null > 2)
+		(void)close(null);
+	if (write(waiting, "", 1) < 0)
+		return;		/* UNTESTED: there is no parent any more */
+	(void)close(waiting);
+}
+
 /* ---- its life -------------------------------------------------------------------------- */
 
 static int make_root(void)
 {
-	struct found found = { .fd = open(fs.source, O_PATH | O_DIRECTORY | O_CLOEXEC) };
+	struct found found = { .fd = source };
 	struct met met;
 	int r;
 
-	if (found.fd < 0)
-		return -errno;
 	object_identify(&found);
 	r = object_stat(&found);
+	if (r >= 0)
+		r = mount_meet(&found, &met);
+	if (r >= 0)
+		r = inodes_add_mount(&fs.inodes, &met);
 	if (r < 0)
 		return r;
-	mount_meet(&found, &met);
-	r = inodes_add_mount(&fs.inodes, found.id.mount, &met);
-	if (r < 0)
-		return r;
+	(void)fs_device_bits(&fs, found.st.st_dev);	/* none: it is the first */
 	fs.root = inode_get(&fs.inodes, &found);
 	if (!fs.root)
 		return -ENOMEM;
@@ -151,30 +224,63 @@ static void become_able(void)
 	fs.privileged = geteuid() == 0 && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) == 0;
 }
 
-static int serve(const struct options *options)
+/* As many as we may have. */
+static size_t descriptors(void)
 {
-	struct onefd_fuse_config config = { .depth = DEPTH, .extra = sizeof(struct call) };
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1024;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1024;
+	return limit.rlim_cur < DESCRIPTORS_MOST ? limit.rlim_cur : DESCRIPTORS_MOST;
+}
+
+/* Each request in hand may have a few descriptors open. */
+static unsigned depth_for(size_t limit)
+{
+	size_t depth = limit / 8;
+
+	return depth > DEPTH ? DEPTH : depth < 8 ? 8 : (unsigned)depth;
+}
+
+static int start(void)
+{
+	size_t limit = descriptors();
+	unsigned depth = depth_for(limit);
+	struct onefd_fuse_config config = { .depth = depth, .extra = sizeof(struct call) };
 	struct onefd_config loop = { .threads = WORKERS, .depth = DEPTH };
 	int r = onefd_new(&fs.loop, &loop);
 
 	if (r < 0)
 		return fail("cannot make a loop", -r);
 	become_able();
-	r = inodes_init(&fs.inodes, fs.loop);
+	r = inodes_init(&fs.inodes, fs.loop, limit, 32 + 3 * depth);
 	if (r >= 0)
 		r = make_root();
 	if (r < 0)
 		return fail(fs.source, -r);
-	r = catch_signals(options->stats);
+	r = catch_signals(options.stats);
 	if (r >= 0)
 		r = onefd_fuse_new(&fs.fuse, fs.loop, fs.session, &config);
 	if (r >= 0)
 		r = onefd_fuse_start(fs.fuse, ended, NULL);
-	if (r >= 0)
-		r = onefd_run(fs.loop);
+	return r < 0 ? fail("cannot serve", -r) : 0;
+}
+
+static int serve(void)
+{
+	int r = start();
+
+	if (r)
+		return r;
+	say_ready();
+	r = onefd_run(fs.loop);
 	if (r < 0)
 		return fail("cannot serve", -r);
-	if (options->stats)
+	if (options.stats)
 		report(stderr);
 	return status;
 }
@@ -185,24 +291,25 @@ static void tidy(void)
 	(void)onefd_fuse_free(fs.fuse);
 	files_free(&fs.inodes);
 	inodes_free(&fs.inodes);
+	free(fs.devices);
 	(void)onefd_free(fs.loop);
 }
 
-static int mount_and_serve(struct fuse_args *args, const struct fuse_cmdline_opts *cmdline,
-			   const struct options *options)
+static int mount_and_serve(struct fuse_args *args, const char *mountpoint)
 {
 	struct fuse_lowlevel_ops ops = { .init = init };
 	int r = 1;
 
 	names_handlers(&ops);
+	attr_handlers(&ops);
+	dir_handlers(&ops);
 	data_handlers(&ops);
 	fs.session = fuse_session_new(args, &ops, sizeof ops, &fs);
 	if (!fs.session)
 		return 1;	/* libfuse has said why */
-	if (fuse_session_mount(fs.session, cmdline->mountpoint) == 0) {
-		/* A loop does not survive a fork. */
-		if (fuse_daemonize(cmdline->foreground) == 0)
-			r = serve(options);
+	if (fuse_session_mount(fs.session, mountpoint) == 0) {
+		fs.own_mount = mount_number(mountpoint);
+		r = serve();
 		fuse_session_unmount(fs.session);
 		if (fs.loop)
 			tidy();
@@ -211,28 +318,65 @@ static int mount_and_serve(struct fuse_args *args, const struct fuse_cmdline_opt
 	return r;
 }
 
+/* ---- options ----------------------------------------------------------------------------- */
+
 static int keep(void *data, const char *arg, int key, struct fuse_args *args)
 {
-	struct options *options = data;
-
+	(void)data;
 	(void)args;
 	if (key != FUSE_OPT_KEY_NONOPT)
 		return 1;
-	if (options->places == 2) {
+	if (options.places == 2) {
 		fprintf(stderr, "onefd-fuse: %s: one argument too many\n", arg);
 		return -1;
 	}
-	options->place[options->places++] = strdup(arg);
+	options.place[options.places++] = strdup(arg);
 	return 0;
+}
+
+static int open_source(void)
+{
+	fs.source = realpath(options.source, NULL);
+	if (!fs.source)
+		return -errno;
+	source = open(fs.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return source < 0 ? -errno : 0;
+}
+
+/* Before those that were given, which may say otherwise. */
+static int add_options(struct fuse_args *args)
+{
+	char *name, *list = NULL, *arg;
+	char max_read[40];
+
+	(void)snprintf(max_read, sizeof max_read, "max_read=%u", options.max_read);
+	if (asprintf(&name, "fsname=%s", fs.source) < 0 ||
+	    fuse_opt_add_opt(&list, "default_permissions,subtype=onefd-fuse") < 0 ||
+	    fuse_opt_add_opt_escaped(&list, name) < 0 ||
+	    (options.max_read && fuse_opt_add_opt(&list, max_read) < 0) ||
+	    asprintf(&arg, "-o%s", list) < 0)
+		return -ENOMEM;
+	return fuse_opt_insert_arg(args, 1, arg) < 0 ? -ENOMEM : 0;
+}
+
+/* What -h and -V ask for. */
+static bool only_says(const struct fuse_cmdline_opts *cmdline)
+{
+	if (cmdline->show_help) {
+		usage(stdout);
+		fuse_cmdline_help();
+		fuse_lowlevel_help();
+	} else if (cmdline->show_version) {
+		printf("onefd-fuse %s, libfuse %s\n", onefd_version(), fuse_pkgversion());
+	}
+	return cmdline->show_help || cmdline->show_version;
 }
 
 int main(int argc, char **argv)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
 	struct fuse_cmdline_opts cmdline;
-	struct options options = { 0 };
-	struct stat st;
-	char *name;
+	int r;
 
 	if (fuse_opt_parse(&args, &options, known, keep) < 0)
 		return 1;
@@ -242,28 +386,21 @@ int main(int argc, char **argv)
 		fuse_opt_add_arg(&args, options.place[options.places - 1]);
 	if (fuse_parse_cmdline(&args, &cmdline) < 0)
 		return 1;
-	if (cmdline.show_help) {
-		usage(stdout);
-		fuse_cmdline_help();
-		fuse_lowlevel_help();
+	if (only_says(&cmdline))
 		return 0;
-	}
-	if (cmdline.show_version) {
-		printf("onefd-fuse %s, libfuse %s\n", onefd_version(), fuse_pkgversion());
-		return 0;
-	}
 	if (!options.source || !cmdline.mountpoint) {
 		usage(stderr);
 		return 1;
 	}
-	fs.source = realpath(options.source, NULL);
-	if (!fs.source)
-		return fail(options.source, errno);
-	if (stat(fs.source, &st) < 0 || !S_ISDIR(st.st_mode))
-		return fail(fs.source, ENOTDIR);
-	if (asprintf(&name, "-odefault_permissions,fsname=%s,subtype=onefd-fuse", fs.source) < 0)
-		return 1;
-	fuse_opt_add_arg(&args, name);
+	r = open_source();
+	if (r < 0)
+		return fail(options.source, -r);
 	fs.direct = options.direct;
-	return mount_and_serve(&args, &cmdline, &options);
+	fs.timeout = options.timeout;
+	r = add_options(&args);
+	if (r >= 0 && !cmdline.foreground)
+		r = go_to_background();
+	if (r < 0)
+		return fail("cannot start", -r);
+	return mount_and_serve(&args, cmdline.mountpoint);
 }

@@ -1,19 +1,38 @@
 /* object.c - what an object of the source is: see object.h. */
 #include "object.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#define TRIES_MOST	1000u
 
 union handle {
 	struct file_handle head;
 	char room[sizeof(struct file_handle) + HANDLE_MOST];
 };
 
+bool object_again(unsigned *tries)
+{
+	static const struct timespec pause = { .tv_nsec = 1000000 };
+
+	if (errno == EINTR)
+		return true;
+	if (errno != EAGAIN)
+		return false;
+	if (++*tries > TRIES_MOST) {
+		errno = EIO;
+		return false;
+	}
+	(void)nanosleep(&pause, NULL);
+	errno = EAGAIN;
+	return true;
+}
+
 int object_stat(struct found *found)
 {
-	return fstatat(found->fd, "", &found->st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	return insist(fstatat(found->fd, "", &found->st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
 }
 
 void object_identify(struct found *found)
@@ -45,9 +64,9 @@ int object_find(int dir, const char *name, struct found *ret)
 {
 	int r;
 
-	ret->fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	ret->fd = insist(openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	if (ret->fd < 0)
-		return -errno;
+		return ret->fd;
 	object_identify(ret);
 	r = object_stat(ret);
 	if (r < 0) {
@@ -60,11 +79,9 @@ int object_find(int dir, const char *name, struct found *ret)
 int object_open(int mount_fd, const struct identity *id)
 {
 	union handle handle = { .head.handle_bytes = id->length, .head.handle_type = id->type };
-	int fd;
 
 	if (id->type == OBJECT_NO_HANDLE)
 		return -ESTALE;
 	memcpy(handle.head.f_handle, id->handle, id->length);
-	fd = open_by_handle_at(mount_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	return insist(open_by_handle_at(mount_fd, &handle.head, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 }

@@ -7,6 +7,7 @@
 #ifndef OBJECT_H
 #define OBJECT_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -29,6 +30,22 @@ struct found {
 	struct identity id;
 	struct stat st;
 };
+
+/*
+ * What a system call answers, or -errno; asked again while it was merely interrupted or told to
+ * try again: no application expects that of a directory. For workers: it may sleep.
+ */
+#define insist(call) ({					\
+	unsigned tries_ = 0;				\
+	long answer_;					\
+							\
+	do						\
+		answer_ = (call);			\
+	while (answer_ < 0 && object_again(&tries_));	\
+	answer_ < 0 ? -errno : (int)answer_; })
+
+/* Whether errno says to try again; for longer than about a second it never does. */
+bool object_again(unsigned *tries);
 
 /* Looks at the object behind @found->fd; fills in the rest. The one call that may ask the
  * file system is fstat(2). */

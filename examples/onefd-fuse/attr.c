@@ -1,0 +1,255 @@
+/*
+ * attr.c - onefd-fuse: handlers that speak of attributes, extended ones too.
+ *
+ * What an inode's descriptor says at once is answered on the loop's thread. All
+ * else is a worker's, and by a descriptor: no path is walked twice.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "call.h"
+
+#define CAPABILITIES "security.capability"
+
+static struct file *file_of(const struct fuse_file_info *fi)
+{
+	return (struct file *)(uintptr_t)fi->fh;
+}
+
+/* ---- attributes ---------------------------------------------------------------- */
+
+static int look(struct call *call)
+{
+	struct found found = { .fd = call->at[0].fd };
+	int r = object_stat(&found);
+
+	call->attr = found.st;
+	return r;
+}
+
+static void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct inode *inode = inode_of(fs, ino);
+	struct found found = { .fd = inode->fd };
+
+	(void)fi;
+	if (inode->fd >= 0 && inode->mount->met.local && object_stat(&found) == 0) {
+		struct stat attr = fs_attr(fs, &found.st);
+
+		inode->mount->used = true;
+		fuse_reply_attr(req, &attr, fs->timeout);
+		return;
+	}
+	call_go(call_begin(req, ino, 0), look, reply_attr);
+}
+
+static int set_owner(const struct call *call)
+{
+	uid_t uid = call->valid & FUSE_SET_ATTR_UID ? call->attr.st_uid : (uid_t)-1;
+	gid_t gid = call->valid & FUSE_SET_ATTR_GID ? call->attr.st_gid : (gid_t)-1;
+
+	return insist(fchownat(call->at[0].fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+}
+
+static int set_mode(const struct call *call)
+{
+	return insist(chmod(proc_path(call->at[0].fd).path, call->attr.st_mode & 07777));
+}
+
+/* Who opened the file for writing may, whatever its mode is by now. */
+static int set_size(const struct call *call)
+{
+	if (call->file)
+		return insist(ftruncate(call->file->of.fd, call->attr.st_size));
+	return insist(truncate(proc_path(call->at[0].fd).path, call->attr.st_size));
+}
+
+static struct timespec time_to_set(int valid, int set, int now, struct timespec time)
+{
+	if (valid & now)
+		time.tv_nsec = UTIME_NOW;
+	else if (!(valid & set))
+		time.tv_nsec = UTIME_OMIT;
+	return time;
+}
+
+static int set_times(const struct call *call)
+{
+	struct timespec times[2] = {
+		time_to_set(call->valid, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, call->attr.st_atim),
+		time_to_set(call->valid, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, call->attr.st_mtim),
+	};
+
+	return insist(utimensat(call->at[0].fd, "", times, AT_EMPTY_PATH));
+}
+
+/* The owner before the mode, for a change of owner takes set-id bits away; the times
+ * last, for all others change them. */
+static int do_setattr(struct call *call)
+{
+	int valid = call->valid, r = 0;
+
+	if (valid & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		r = set_owner(call);
+	if (r >= 0 && valid & FUSE_SET_ATTR_SIZE)
+		r = set_size(call);
+	if (r >= 0 && valid & FUSE_SET_ATTR_MODE)
+		r = set_mode(call);
+	if (r >= 0 && valid & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW |
+			       FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		r = set_times(call);
+	return r < 0 ? r : look(call);
+}
+
+static void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int valid,
+		       struct fuse_file_info *fi)
+{
+	struct call *call = call_begin(req, ino, 0);
+
+	call->attr = *attr;
+	call->valid = valid;
+	if (fi)
+		call->file = file_pin(file_of(fi));
+	call_go(call, do_setattr, reply_attr);
+}
+
+/* ---- extended attributes ---------------------------------------------------------- */
+
+/*
+ * Before each write the kernel asks for the file's capabilities, which the write is to
+ * take away. A file that has none is said to have none for as long as the kernel
+ * would believe any other answer.
+ */
+static bool is_plain(struct fs *fs, const struct inode *inode, const char *name)
+{
+	return inode->plain_until > onefd_now(fs->loop) && !strcmp(name, CAPABILITIES);
+}
+
+static int do_getxattr(struct call *call)
+{
+	return insist(getxattr(proc_path(call->at[0].fd).path, call->name, call->op->memory, call->size));
+}
+
+static int do_listxattr(struct call *call)
+{
+	return insist(listxattr(proc_path(call->at[0].fd).path, call->op->memory, call->size));
+}
+
+/* What there is, or, asked for with no room, how much that is. */
+static void reply_xattr(struct call *call)
+{
+	if (call->size)
+		fuse_reply_buf(call->op->fuse, call->op->memory, (size_t)call->res);
+	else
+		fuse_reply_xattr(call->op->fuse, (size_t)call->res);
+}
+
+static void reply_capabilities(struct call *call)
+{
+	struct fs *fs = call->fs;
+
+	if (call->res == -ENODATA)
+		call->at[0].inode->plain_until = onefd_now(fs->loop) + (uint64_t)(fs->timeout * 1e9);
+	if (call->res < 0)
+		fuse_reply_err(call->op->fuse, -call->res);
+	else
+		reply_xattr(call);
+}
+
+static struct call *begin_xattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct call *call = call_begin(req, ino, 0);
+
+	call->size = size < call->op->size ? size : call->op->size;
+	return call;
+}
+
+static void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct fs *fs = fs_of(req);
+	struct call *call;
+
+	if (is_plain(fs, inode_of(fs, ino), name)) {
+		fuse_reply_err(req, ENODATA);
+		return;
+	}
+	call = begin_xattr(req, ino, size);
+	call->name = name;
+	call->fails = !strcmp(name, CAPABILITIES);
+	call_go(call, do_getxattr, call->fails ? reply_capabilities : reply_xattr);
+}
+
+static void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	call_go(begin_xattr(req, ino, size), do_listxattr, reply_xattr);
+}
+
+static int do_setxattr(struct call *call)
+{
+	return insist(setxattr(proc_path(call->at[0].fd).path, call->name, call->value, call->size,
+			       call->flags));
+}
+
+static void reply_setxattr(struct call *call)
+{
+	call->at[0].inode->plain_until = 0;
+	reply_done(call);
+}
+
+static void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			size_t size, int flags)
+{
+	struct call *call = call_begin(req, ino, 0);
+
+	call->name = name;
+	call->value = value;
+	call->size = size;
+	call->flags = flags;
+	call_go(call, do_setxattr, reply_setxattr);
+}
+
+static int do_removexattr(struct call *call)
+{
+	return insist(removexattr(proc_path(call->at[0].fd).path, call->name));
+}
+
+static void ll_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct call *call = call_begin(req, ino, 0);
+
+	call->name = name;
+	call_go(call, do_removexattr, reply_done);
+}
+
+/* ---- the file system ---------------------------------------------------------------- */
+
+static int do_statfs(struct call *call)
+{
+	return insist(fstatvfs(call->at[0].fd, call->op->memory));
+}
+
+static void reply_statfs(struct call *call)
+{
+	fuse_reply_statfs(call->op->fuse, call->op->memory);
+}
+
+static void ll_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	call_go(call_begin(req, ino, 0), do_statfs, reply_statfs);
+}
+
+void attr_handlers(struct fuse_lowlevel_ops *ops)
+{
+	ops->getattr = ll_getattr;
+	ops->setattr = ll_setattr;
+	ops->getxattr = ll_getxattr;
+	ops->listxattr = ll_listxattr;
+	ops->setxattr = ll_setxattr;
+	ops->removexattr = ll_removexattr;
+	ops->statfs = ll_statfs;
+}
