@@ -51,7 +51,7 @@ static const struct fuse_opt known[] = {
 static struct fs fs;
 static struct options options = { .timeout = 1 };
 static struct onefd_signal on_signal[4];
-static int source = -1;			/* open since before the mount, which may be above it */
+static int source = -1;		/* open since before the mount, which may be above it */
 static int status;
 
 static int fail(const char *what, int error)
@@ -131,9 +131,21 @@ static void signalled(struct onefd_signal *arrived, const struct signalfd_siginf
 		onefd_fuse_stop(fs.fuse);
 }
 
+static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1 };
+
+/* From before the mount: one that dies then leaves it behind. */
+static void hold_signals(void)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	for (int i = 0; i < 3; i++)
+		(void)sigaddset(&set, signals[i]);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 static int catch_signals(bool stats)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1 };
 	int r = 0;
 
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -307,6 +319,7 @@ static int mount_and_serve(struct fuse_args *args, const char *mountpoint)
 	fs.session = fuse_session_new(args, &ops, sizeof ops, &fs);
 	if (!fs.session)
 		return 1;	/* libfuse has said why */
+	hold_signals();
 	if (fuse_session_mount(fs.session, mountpoint) == 0) {
 		fs.own_mount = mount_number(mountpoint);
 		r = serve();
@@ -334,13 +347,17 @@ static int keep(void *data, const char *arg, int key, struct fuse_args *args)
 	return 0;
 }
 
-static int open_source(void)
+static int open_places(const char *mountpoint)
 {
+	struct stat st;
+
+	/* libfuse would mount over a file, too. */
+	if (stat(mountpoint, &st) == 0 && !S_ISDIR(st.st_mode))
+		return fail(mountpoint, ENOTDIR);
 	fs.source = realpath(options.source, NULL);
-	if (!fs.source)
-		return -errno;
-	source = open(fs.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return source < 0 ? -errno : 0;
+	if (fs.source)
+		source = open(fs.source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return source < 0 ? fail(options.source, errno) : 0;
 }
 
 /* Before those that were given, which may say otherwise. */
@@ -392,9 +409,9 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return 1;
 	}
-	r = open_source();
-	if (r < 0)
-		return fail(options.source, -r);
+	r = open_places(cmdline.mountpoint);
+	if (r)
+		return r;
 	fs.direct = options.direct;
 	fs.timeout = options.timeout;
 	r = add_options(&args);
