@@ -9,7 +9,8 @@ CC=${CC:-cc}
 LIBRARY=${LIBRARY:-$SOURCE/build/lib/libonefd.so}
 PROGRAMS=${PROGRAMS:-$SOURCE/build/examples}
 HEADER=$SOURCE/include/onefd.h
-ADAPTERS=("$SOURCE"/include/onefd/*.h)
+HEADERS=("$HEADER" "$SOURCE/include/onefd/fuse.h")	# of libraries, ours
+ADAPTERS=("$SOURCE"/include/onefd/*.h)			# beside somebody else's header
 . "$SOURCE/tests/tap.sh"
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/onefd-header.XXXXXX") || exit 1
@@ -31,9 +32,9 @@ normalise() {
 	}'
 }
 
-# The text of @1 without comments and preprocessor lines, a statement a line.
+# The text of headers without comments and preprocessor lines, a statement a line.
 statements() {
-	awk '
+	cat "$@" | awk '
 	/^#ifdef __cplusplus/	{ skip = 1 }
 	!skip && !/^#/ && !more	{ text = text $0 "\n" }
 	{ more = /^#/ && /\\$/ || more && /\\$/ }
@@ -56,16 +57,16 @@ statements() {
 				whole = whole ";"
 			}
 		}
-	}' "$1" | normalise
+	}' | normalise
 }
 
 # Prototypes of the exported functions, and of the callbacks.
 prototypes() {
-	statements "$HEADER" | grep -v '{' | grep -v '^typedef ' | grep '(.*)$'
+	statements "${HEADERS[@]}" | grep -v '{' | grep -v '^typedef ' | grep '(.*)$'
 }
 
 callbacks() {
-	statements "$HEADER" | grep -v '{' | grep '^typedef .*(.*)$'
+	statements "${HEADERS[@]}" | grep -v '{' | grep '^typedef .*(.*)$'
 }
 
 # Of the functions that adapters define, those that are for others.
@@ -86,6 +87,7 @@ host_flags() {
 	local package=$1
 
 	case $1 in
+	fuse) package=fuse3; echo -DFUSE_USE_VERSION=35 ;;
 	glib) package=glib-2.0 ;;
 	libevent) package=libevent_core ;;
 	sd-event) package=libsystemd ;;
@@ -104,7 +106,7 @@ functions() {
 
 # "struct member" for each member of the public structures.
 members() {
-	statements "$HEADER" | grep '^struct onefd_[a-z]* {' | awk '{
+	statements "${HEADERS[@]}" | grep '^struct onefd_[a-z_]* {' | awk '{
 		name = $2
 		sub(/^[^{]*{/, "")
 		sub(/}[^}]*$/, "")
@@ -125,5 +127,5 @@ members() {
 
 # The constants, versions left out.
 constants() {
-	sed -n 's/^#define[ \t]\(ONEFD_[A-Z_]*\)[ \t].*/\1/p' "$HEADER" | grep -v _VERSION_
+	sed -n 's/^#define[ \t]\(ONEFD_[A-Z_]*\)[ \t].*/\1/p' "${HEADERS[@]}" | grep -v _VERSION_
 }

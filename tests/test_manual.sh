@@ -180,7 +180,7 @@ name_and_synopsis_name_the_same_functions() {
 
 synopsis_compiles() {
 	{
-		section SYNOPSIS "$man/$1" | sed -n 's/^\.In \(.*\)/#include <\1>/p'
+		section SYNOPSIS "$man/$1" | sed -n 's/^\.Fd //p; s/^\.In \(.*\)/#include <\1>/p'
 		section SYNOPSIS "$man/$1" | synopsis | sed 's/$/;/'
 	} >"$scratch/synopsis.c"
 	compile "$scratch/synopsis.c"
@@ -200,7 +200,7 @@ includes_of_the_synopsis_are_ours() {
 # makes a loop of its own.
 common_errnos() {
 	{ prototypes; adapter_prototypes; } | grep '^int ' | sed 's/(.*//; s/.* //' |
-		awk '$1 != "onefd_free" { print $1, "EINVAL" }
+		awk '$1 !~ /^onefd(_fuse)?_free$/ { print $1, "EINVAL" }
 		     $1 != "onefd_new" { print $1, "ECHILD" }'
 }
 
@@ -222,9 +222,9 @@ no_page_has_an_errno_that_the_header_has_not() {
 		grep -v '^onefd_prep_' | nothing
 }
 
-# Declarations of the structures in @1, one a line.
+# Declarations of the structures in headers, one a line.
 pieces() {
-	statements "$1" | grep '^struct onefd_[a-z]* {' | sed 's/[;{]/&\n/g' | normalise |
+	statements "$@" | grep '^struct onefd_[a-z_]* {' | sed 's/[;{]/&\n/g' | normalise |
 		grep -v '^}*$' | sort -u
 }
 
@@ -234,7 +234,7 @@ excerpts_are_in_the_header() {
 
 	section DESCRIPTION "$man/$1" | blocks "$scratch/struct"
 	for file in "$scratch"/struct.*.c; do
-		[ ! -f "$file" ] || comm -13 <(pieces "$HEADER") <(pieces "$file")
+		[ ! -f "$file" ] || comm -13 <(pieces "${HEADERS[@]}") <(pieces "$file")
 		rm -f "$file"
 	done | nothing
 }
@@ -253,10 +253,11 @@ every_constant_of_a_page_exists() {
 }
 
 every_counter_is_explained() {
-	local word
+	local struct word
 
-	for word in $(members | awk '$1 == "onefd_stats" { print $2 }'); do
-		grep -q "^\.It Fa.* $word\( \|$\)" "$man/onefd_stats.3" || echo "$word"
+	members | grep '_stats ' | while read -r struct word; do
+		grep -q "^\.It Fa.* $word\( \|$\)" "$man/${struct%_stats}"{,_stats}.3 2>/dev/null ||
+			echo "$struct.$word"
 	done | nothing
 }
 
