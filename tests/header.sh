@@ -2,11 +2,12 @@
 # header.sh - what the tests of the headers, the manual and the ABI share: reading
 # <onefd.h> and the adapters as text. Sourced, with $0 the test; brings tap.sh along.
 #
-# Meson sets SOURCE, CC, LIBRARY and PROGRAMS; by hand they have defaults.
+# Meson sets SOURCE, CC, LIBRARY, FUSE_LIBRARY and PROGRAMS; by hand they have defaults.
 set -u
 SOURCE=${SOURCE:-$(cd "$(dirname "$0")/.." && pwd)}
 CC=${CC:-cc}
 LIBRARY=${LIBRARY:-$SOURCE/build/lib/libonefd.so}
+FUSE_LIBRARY=${FUSE_LIBRARY-$SOURCE/build/lib/fuse/libonefd-fuse.so}
 PROGRAMS=${PROGRAMS:-$SOURCE/build/examples}
 HEADER=$SOURCE/include/onefd.h
 HEADERS=("$HEADER" "$SOURCE/include/onefd/fuse.h")	# of libraries, ours
