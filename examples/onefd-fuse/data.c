@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "call.h"
+#include "locks.h"
 
 #ifndef RWF_APPEND
 #define RWF_APPEND 0x10
@@ -270,14 +271,9 @@ static void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	call_go(call, do_create, reply_create);
 }
 
-/* A server may keep its errors until a close. */
 static int do_flush(struct call *call)
 {
-	int fd = fcntl(call->file->of.fd, F_DUPFD_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	return close(fd) < 0 && errno != EINTR ? -errno : 0;
+	return file_flush(call->file->of.fd);
 }
 
 static void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -286,6 +282,8 @@ static void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct call *call;
 
 	(void)ino;
+	if (locks_flush(req, file, fi->lock_owner))
+		return;
 	if (file->inode->mount->met.local || !file_writes(file)) {
 		fuse_reply_err(req, 0);
 		return;
@@ -298,6 +296,8 @@ static void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
+	if (locks_release(req, file_of(fi)))
+		return;
 	file_close(&fs_of(req)->inodes, file_of(fi));
 	fuse_reply_err(req, 0);
 }
@@ -307,9 +307,12 @@ static void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 /* What an op's data is while no worker has it. */
 struct transfer {
 	struct fs *fs;
+	struct onefd_fuse_op *op;
 	struct file *file;	/* pinned */
 	onefd_req_fn *done;
 	uint64_t began;		/* the turn */
+	size_t size, moved;	/* of a read: asked, and there */
+	off_t offset;
 	unsigned tries;
 	struct onefd_timer timer;
 };
@@ -322,28 +325,23 @@ static struct transfer *transfer_begin(fuse_req_t req, struct file *file)
 	struct transfer *transfer = op->data;
 
 	transfer->fs = fs;
+	transfer->op = op;
 	transfer->file = file_pin(file);
 	transfer->began = onefd_now(fs->loop);
 	transfer->tries = 0;
-	transfer->timer.data = op;
 	return transfer;
-}
-
-static struct onefd_fuse_op *op_of(struct transfer *transfer)
-{
-	return transfer->timer.data;
 }
 
 static void transfer_end(struct transfer *transfer)
 {
 	file_unpin(&transfer->fs->inodes, transfer->file);
-	onefd_fuse_end(op_of(transfer));
+	onefd_fuse_end(transfer->op);
 }
 
 static void transfer_fail(struct transfer *transfer, ssize_t error)
 {
 	/* Cancelled: for who waits is dying. */
-	fuse_reply_err(op_of(transfer)->fuse, error == -ECANCELED ? EINTR : (int)-error);
+	fuse_reply_err(transfer->op->fuse, error == -ECANCELED ? EINTR : (int)-error);
 	transfer_end(transfer);
 }
 
@@ -352,15 +350,14 @@ static void transfer_go(struct transfer *transfer, onefd_req_fn *done)
 	int r;
 
 	transfer->done = done;
-	r = onefd_fuse_submit(op_of(transfer), done);
+	r = onefd_fuse_submit(transfer->op, done);
 	if (r < 0)
 		transfer_fail(transfer, r);
 }
 
 static void once_more(struct onefd_timer *timer)
 {
-	struct onefd_fuse_op *op = timer->data;
-	struct transfer *transfer = op->data;
+	struct transfer *transfer = onefd_container(timer, struct transfer, timer);
 
 	transfer->fs->data.again++;
 	transfer_go(transfer, transfer->done);
@@ -370,7 +367,7 @@ static void once_more(struct onefd_timer *timer)
  * expects EINTR or EAGAIN of a file. */
 static bool has_failed(struct transfer *transfer)
 {
-	struct onefd_req *req = &op_of(transfer)->req;
+	struct onefd_req *req = &transfer->op->req;
 
 	if (req->res >= 0)
 		return false;
@@ -391,39 +388,89 @@ static struct transfer *transfer_of(struct onefd_req *req)
 	return onefd_container(req, struct onefd_fuse_op, req)->data;
 }
 
-static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes)
+static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes,
+		  size_t moved)
 {
 	struct fs *fs = transfer->fs;
 
 	++*requests;
-	*bytes += (uint64_t)op_of(transfer)->req.res;
+	*bytes += moved;
 	fs->data.at_once += transfer->began == onefd_now(fs->loop);
 }
 
 /* ---- reading and writing ------------------------------------------------------------ */
 
+static void read_on(struct transfer *transfer);
+
 static void read_done(struct onefd_req *req)
 {
 	struct transfer *transfer = transfer_of(req);
-	struct onefd_fuse_op *op = op_of(transfer);
 
 	if (has_failed(transfer))
 		return;
-	count(transfer, &transfer->fs->data.reads, &transfer->fs->data.bytes_read);
-	fuse_reply_buf(op->fuse, op->memory, (size_t)req->res);
+	transfer->moved += (size_t)req->res;
+	/* What is short the kernel takes for the file's end, and on a disk it is. Elsewhere
+	 * that is asked; an error is all that can be said then. */
+	if (req->res && transfer->moved < transfer->size && !transfer->file->inode->mount->met.local) {
+		read_on(transfer);
+		return;
+	}
+	count(transfer, &transfer->fs->data.reads, &transfer->fs->data.bytes_read, transfer->moved);
+	fuse_reply_buf(transfer->op->fuse, transfer->op->memory, transfer->moved);
 	transfer_end(transfer);
+}
+
+/* On a worker: what follows a direct read that ended within a block. Mostly that is the
+ * end of the file; if not, the rest is for the page cache. */
+static ssize_t read_rest(void *arg)
+{
+	struct transfer *transfer = arg;
+	off_t at = transfer->offset + (off_t)transfer->moved;
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	if (fstat(transfer->file->of.fd, &st) < 0)
+		return -errno;
+	if (at >= st.st_size)
+		return 0;
+	fd = open(proc_path(transfer->file->of.fd).path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = pread(fd, (char *)transfer->op->memory + transfer->moved,
+		  transfer->size - transfer->moved, at);
+	if (n < 0)
+		n = -errno;
+	(void)close(fd);
+	return n;
+}
+
+static void read_on(struct transfer *transfer)
+{
+	struct onefd_file *file = &transfer->file->of;
+	struct onefd_req *req = &transfer->op->req;
+	size_t moved = transfer->moved;
+	off_t at = transfer->offset + (off_t)moved;
+
+	if (moved && file->flags & ONEFD_FILE_DIRECT)
+		onefd_prep_call(req, read_rest, transfer);
+	else
+		onefd_prep_pread(req, file, (char *)transfer->op->memory + moved,
+				 transfer->size - moved, at);
+	transfer_go(transfer, read_done);
 }
 
 static void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
 	struct transfer *transfer = transfer_begin(req, file_of(fi));
-	struct onefd_fuse_op *op = op_of(transfer);
+	size_t room = transfer->op->size;
 
 	(void)ino;
-	onefd_prep_pread(&op->req, &transfer->file->of, op->memory,
-			 size < op->size ? size : op->size, offset);
-	transfer_go(transfer, read_done);
+	transfer->size = size < room ? size : room;
+	transfer->moved = 0;
+	transfer->offset = offset;
+	read_on(transfer);
 }
 
 static void write_done(struct onefd_req *req)
@@ -432,8 +479,9 @@ static void write_done(struct onefd_req *req)
 
 	if (has_failed(transfer))
 		return;
-	count(transfer, &transfer->fs->data.writes, &transfer->fs->data.bytes_written);
-	fuse_reply_write(op_of(transfer)->fuse, (size_t)req->res);
+	count(transfer, &transfer->fs->data.writes, &transfer->fs->data.bytes_written,
+	      (size_t)req->res);
+	fuse_reply_write(transfer->op->fuse, (size_t)req->res);
 	transfer_end(transfer);
 }
 
@@ -472,7 +520,7 @@ static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		return;
 	}
 	transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
-	op = op_of(transfer);
+	op = transfer->op;
 	onefd_prep_pwrite(&op->req, &transfer->file->of, buf, size, offset);
 	op->req.rw_flags = write_flags(transfer->file, fi);
 	transfer_go(transfer, write_done);
@@ -486,7 +534,7 @@ static void no_more_done(struct onefd_req *req)
 
 	if (has_failed(transfer))
 		return;
-	fuse_reply_err(op_of(transfer)->fuse, 0);
+	fuse_reply_err(transfer->op->fuse, 0);
 	transfer_end(transfer);
 }
 
@@ -495,7 +543,7 @@ static void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	struct transfer *transfer = transfer_begin(req, file_of(fi));
 
 	(void)ino;
-	onefd_prep_fsync(&op_of(transfer)->req, &transfer->file->of, datasync);
+	onefd_prep_fsync(&transfer->op->req, &transfer->file->of, datasync);
 	transfer_go(transfer, no_more_done);
 }
 
@@ -505,7 +553,7 @@ static void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 	struct transfer *transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
 
 	(void)ino;
-	onefd_prep_fallocate(&op_of(transfer)->req, &transfer->file->of, mode, offset, length);
+	onefd_prep_fallocate(&transfer->op->req, &transfer->file->of, mode, offset, length);
 	transfer_go(transfer, no_more_done);
 }
 

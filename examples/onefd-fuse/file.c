@@ -19,6 +19,8 @@ int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, stru
 	file->inode = inode;
 	file->flags = flags;
 	file->pins = 1;
+	file->locker = NULL;
+	file->flock = 0;
 	file->link = (struct onefd_link){ files, files->prev };
 	files->prev->next = &file->link;
 	files->prev = &file->link;
@@ -56,6 +58,14 @@ struct file *file_of_inode(const struct inode *inode, bool writes)
 			return file;
 	}
 	return NULL;
+}
+
+int file_flush(int fd)
+{
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	return close(fd) < 0 && errno != EINTR ? -errno : 0;
 }
 
 static void free_those_of(struct inode *inode)

@@ -15,12 +15,17 @@
 
 #include "inode.h"
 
+struct owner;
+
 struct file {
 	struct onefd_file of;		/* of.fd: the descriptor */
 	struct inode *inode;
 	struct onefd_link link;		/* in inode->files, until it is closed */
 	int flags;			/* of the descriptor, as open(2) takes them */
 	unsigned pins;			/* the mount's own, until it is closed, is one */
+	/* locks.c */
+	struct owner *locker;		/* whose locks of fcntl(2) the descriptor has */
+	int flock;			/* LOCK_SH, LOCK_EX or none */
 };
 
 /* Takes @fd, which was opened with @flags, on failure too: 0, or -errno. The inode stays
@@ -46,6 +51,9 @@ static inline bool file_writes(const struct file *file)
 /* The inode's first open file, of those that may be written to if @writes; not pinned.
  * NULL: there is none. */
 struct file *file_of_inode(const struct inode *inode, bool writes);
+
+/* On a worker: a server may keep its errors until a close. 0, or -errno. */
+int file_flush(int fd);
 
 /* All that are open, when nothing is in hand; closing here. */
 void files_free(struct inodes *inodes);

@@ -6,6 +6,7 @@
  *	attr.c		handlers that speak of attributes, extended ones too
  *	dir.c		handlers that speak of open directories
  *	data.c		handlers that speak of open files
+ *	locks.c		locks of open files
  *	call.c		a request that a worker answers
  *	fs.c		what the mount shows of an object
  *	file.c		an open file of the source
@@ -49,6 +50,9 @@ struct fs {
 	dev_t *devices;			/* of the source's file systems */
 	size_t device_count;
 	struct data_stats data;
+	/* locks.c */
+	struct onefd_link waiters;	/* for locks */
+	struct onefd_task interrupts;	/* some of them were interrupted */
 };
 
 /* Handlers, put into @ops. */

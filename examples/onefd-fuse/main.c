@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "call.h"
+#include "locks.h"
 
 #define DEPTH	256u
 #define WORKERS	8u
@@ -89,6 +90,7 @@ static void ended(struct onefd_fuse *fuse, void *data, int reason)
 	(void)data;
 	if (reason < 0 && reason != -ENODEV)
 		status = fail("/dev/fuse", -reason);
+	locks_end(&fs);
 	onefd_stop(fs.loop);
 }
 
@@ -300,6 +302,8 @@ static int serve(void)
 static void tidy(void)
 {
 	(void)onefd_drain(fs.loop, -1);
+	locks_free(&fs);
+	(void)onefd_drain(fs.loop, -1);
 	(void)onefd_fuse_free(fs.fuse);
 	files_free(&fs.inodes);
 	inodes_free(&fs.inodes);
@@ -316,6 +320,8 @@ static int mount_and_serve(struct fuse_args *args, const char *mountpoint)
 	attr_handlers(&ops);
 	dir_handlers(&ops);
 	data_handlers(&ops);
+	locks_handlers(&ops);
+	locks_init(&fs);
 	fs.session = fuse_session_new(args, &ops, sizeof ops, &fs);
 	if (!fs.session)
 		return 1;	/* libfuse has said why */
