@@ -217,7 +217,7 @@ def short_reads_below_are_completed():
             fd = mount.open("a")
             for size in 512, 1000, PAGE, 10000:
                 mount.order("cut", "a", 0, 1 << 26, size)
-                at = size * 64 * PAGE
+                at = size * PAGE
                 assert Reader(fd, 3 * PAGE + 7, at + 5).get() == pattern(at + 5, 3 * PAGE + 7), size
                 mount.order("release")
             os.close(fd)
