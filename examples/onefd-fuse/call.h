@@ -41,6 +41,7 @@ struct call {
 	const void *value;
 	int flags, valid;
 	bool made;			/* the first of two steps */
+	int made_fd;			/* ... what it opened */
 	mode_t mode;
 	dev_t rdev;
 	size_t size;

@@ -82,12 +82,12 @@ static int flags_below(const struct fs *fs, int flags)
 
 static int open_proc(int object, int flags)
 {
-	int fd = open(proc_path(object).path, flags);
+	int fd = insist(open(proc_path(object).path, flags));
 
 	/* Files with the attribute "append only" know no other writing. */
-	if (fd < 0 && errno == EPERM && (flags & O_ACCMODE) != O_RDONLY)
-		fd = open(proc_path(object).path, flags | O_APPEND);
-	return fd < 0 ? -errno : fd;
+	if (fd == -EPERM && (flags & O_ACCMODE) != O_RDONLY)
+		fd = insist(open(proc_path(object).path, flags | O_APPEND));
+	return fd;
 }
 
 /* After O_TRUNC, which the kernel leaves to us: as write(2) and truncate(2) do, it takes
@@ -215,22 +215,30 @@ static int open_found(struct call *call, int flags)
 	return fd;
 }
 
-static int do_create(struct call *call)
+static int make(struct call *call)
 {
-	int flags = flags_below(call->fs, call->flags) & ~O_TRUNC, fd, r;
+	int flags = flags_below(call->fs, call->flags) & ~O_TRUNC;
+	int fd = insist(openat(call->at[0].fd, call->name, flags | O_CREAT | O_EXCL, call->mode));
 
-	fd = openat(call->at[0].fd, call->name, flags | O_CREAT | O_EXCL, call->mode);
-	if (fd < 0)
-		fd = -errno;
 	if (fd == -EEXIST && !(call->flags & O_EXCL))
 		fd = open_found(call, flags | (call->flags & O_TRUNC));
-	if (fd < 0)
-		return fd;
-	call->found.fd = open(proc_path(fd).path, O_PATH | O_CLOEXEC);
-	r = call->found.fd < 0 ? -errno : work_found(call);
-	if (r < 0)
-		(void)close(fd);
-	return r < 0 ? r : fd;
+	return fd;
+}
+
+/* In two steps, for the second may be in want of a descriptor and be done again. */
+static int do_create(struct call *call)
+{
+	int r;
+
+	if (!call->made) {
+		call->made_fd = make(call);
+		call->made = call->made_fd >= 0;
+	}
+	if (!call->made)
+		return call->made_fd;
+	r = insist(open(proc_path(call->made_fd).path, O_PATH | O_CLOEXEC));
+	call->found.fd = r;
+	return r < 0 ? r : work_found(call);
 }
 
 static void reply_create(struct call *call)
@@ -239,14 +247,16 @@ static void reply_create(struct call *call)
 	struct fuse_entry_param entry;
 	struct fuse_file_info fi;
 	struct inode *inode;
-	int r = call_entry(call, &entry);
+	int r = call->res < 0 ? call->res : call_entry(call, &entry);
 
 	if (r < 0) {
-		(void)close(call->res);
+		if (call->made)
+			(void)close(call->made_fd);
 		fuse_reply_err(call->op->fuse, -r);
 		return;
 	}
 	inode = (struct inode *)(uintptr_t)entry.ino;
+	call->res = call->made_fd;
 	r = take_file(call, inode, &fi);
 	if (r < 0) {
 		fuse_reply_err(call->op->fuse, -r);
@@ -268,6 +278,7 @@ static void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	call->mode = mode;
 	call->flags = fi->flags;
 	call->as_caller = true;
+	call->fails = true;
 	call_go(call, do_create, reply_create);
 }
 
@@ -589,21 +600,14 @@ static int do_copy(struct call *call)
 {
 	off_t from = call->offset, to = call->other_offset;
 	size_t size = call->size < COPY_MOST ? call->size : COPY_MOST;
-	ssize_t n;
 
-	do
-		n = copy_file_range(call->file->of.fd, &from, call->other_file->of.fd, &to, size,
-				    (unsigned)call->flags);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	call->size = (size_t)n;
-	return 0;
+	return insist(copy_file_range(call->file->of.fd, &from, call->other_file->of.fd, &to, size,
+				      (unsigned)call->flags));
 }
 
 static void reply_copy(struct call *call)
 {
-	fuse_reply_write(call->op->fuse, call->size);
+	fuse_reply_write(call->op->fuse, (size_t)call->res);
 }
 
 static void ll_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t offset,

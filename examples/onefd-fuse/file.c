@@ -8,7 +8,6 @@
 int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, struct file **ret)
 {
 	struct file *file = malloc(sizeof *file);
-	struct onefd_link *files = &inode->files;
 	int r = file ? onefd_file_init(inodes->loop, &file->of, fd) : -ENOMEM;
 
 	if (r < 0) {
@@ -21,9 +20,7 @@ int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, stru
 	file->pins = 1;
 	file->locker = NULL;
 	file->flock = 0;
-	file->link = (struct onefd_link){ files, files->prev };
-	files->prev->next = &file->link;
-	files->prev = &file->link;
+	list_push(&inode->files, &file->link);
 	/* As the kernel's own references: a pin would hold its descriptor, too. */
 	inode->lookups++;
 	inodes_file_opened(inodes);
@@ -33,8 +30,7 @@ int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, stru
 
 void file_close(struct inodes *inodes, struct file *file)
 {
-	file->link.prev->next = file->link.next;
-	file->link.next->prev = file->link.prev;
+	list_remove(&file->link);
 	file_unpin(inodes, file);
 }
 

@@ -79,19 +79,6 @@ struct lock {			/* something to be done */
 	struct onefd_req req;
 };
 
-static void link_push(struct onefd_link *head, struct onefd_link *link)
-{
-	*link = (struct onefd_link){ head, head->prev };
-	head->prev->next = link;
-	head->prev = link;
-}
-
-static void link_remove(struct onefd_link *link)
-{
-	link->prev->next = link->next;
-	link->next->prev = link->prev;
-}
-
 /* ---- what an owner has ------------------------------------------------------- */
 
 static struct owner **owner_at(struct locks *locks, uint64_t id)
@@ -370,10 +357,10 @@ static void try_waiters(struct locks *locks)
 		next = at->next;
 		if (lock->locks != locks)
 			continue;
-		link_remove(at);
+		list_remove(at);
 		lock->waiting = false;
 		locks->waiters--;
-		link_push(&locks->queue, at);
+		list_push(&locks->queue, at);
 	}
 }
 
@@ -477,7 +464,7 @@ static void wait(struct lock *lock)
 	}
 	lock->waiting = true;
 	locks->waiters++;
-	link_push(&locks->fs->waiters, &lock->link);
+	list_push(&locks->fs->waiters, &lock->link);
 	/* Calls back here if that has been. */
 	fuse_req_interrupt_func(lock->fuse, interrupted, lock);
 }
@@ -676,10 +663,10 @@ static void run(struct locks *locks)
 	struct fs *fs = locks->fs;
 
 	inode->lookups++;
-	while (!locks->busy && locks->queue.next != &locks->queue) {
+	while (!locks->busy && !list_empty(&locks->queue)) {
 		struct onefd_link *link = locks->queue.next;
 
-		link_remove(link);
+		list_remove(link);
 		start(onefd_container(link, struct lock, link));
 	}
 	watch_outside(locks);
@@ -701,7 +688,7 @@ static struct locks *locks_of(struct fs *fs, struct inode *inode)
 		return NULL;
 	locks->fs = fs;
 	locks->inode = inode;
-	locks->queue = (struct onefd_link){ &locks->queue, &locks->queue };
+	list_init(&locks->queue);
 	locks->wait_ns = WAIT_FIRST_NS;
 	onefd_timer_init(&locks->timer, due);
 	inode->locks = locks;
@@ -727,7 +714,7 @@ static void lock_go(struct lock *lock)
 {
 	struct locks *locks = lock->locks;
 
-	link_push(&locks->queue, &lock->link);
+	list_push(&locks->queue, &lock->link);
 	run(locks);
 }
 
@@ -825,7 +812,7 @@ static void end_wait(struct fs *fs, struct lock *lock)
 	struct locks *locks = lock->locks;
 	struct inode *inode = locks->inode;
 
-	link_remove(&lock->link);
+	list_remove(&lock->link);
 	locks->waiters--;
 	/* Its file may be the last to hold the inode. */
 	inode->lookups++;
@@ -878,7 +865,7 @@ void locks_free(struct fs *fs)
 
 void locks_init(struct fs *fs)
 {
-	fs->waiters = (struct onefd_link){ &fs->waiters, &fs->waiters };
+	list_init(&fs->waiters);
 	onefd_task_init(&fs->interrupts, interrupts);
 }
 
