@@ -25,7 +25,7 @@ packages_are_built() {
 	DEB_BUILD_OPTIONS='nocheck noautodbgsym parallel=2' dpkg-buildpackage -b -us -uc \
 		>"$top/log" 2>&1 || { tail -n 30 "$top/log"; return 1; }
 	cd "$top" && ls ./*.deb | sed 's/_.*//; s|./||' |
-		diff - <(printf '%s\n' libonefd-dev libonefd0 onefd-tools)
+		diff - <(printf '%s\n' libonefd-dev libonefd-fuse-dev libonefd-fuse0 libonefd0 onefd-tools)
 }
 
 # What cannot be helped is in an override. That no bug asks for the package is a
@@ -37,9 +37,9 @@ lintian_finds_no_errors() {
 
 # Of what is new or gone dpkg-gensymbols speaks when it builds: here, of versions.
 symbols_are_those_of_the_map() {
-	sed -n 's/^ \(onefd_.*\) [0-9.]*$/\1/p' debian/libonefd0.symbols | sort |
+	sed -n 's/^ \(onefd_.*\) [0-9.]*$/\1/p' "debian/$1.symbols" | sort |
 		diff <(awk '/{$/ { version = $1 }
-			/^\tonefd_/ { sub(/;/, ""); print $1 "@" version }' lib/onefd.map | sort) -
+			/^\tonefd_/ { sub(/;/, ""); print $1 "@" version }' "$2" | sort) -
 }
 
 # Files and links of package @1, compressed pages and documents without .gz.
@@ -60,22 +60,26 @@ version_is_that_of_the_tree() {
 }
 
 library_package_has_the_library_alone() {
-	contents libonefd0 | grep -v ^usr/share/doc/ | sed 's|/[^/]*-linux-[^/]*/|/|' |
-		diff - <(printf 'usr/lib/%s\n' "libonefd.so.$(upstream)" libonefd.so.0)
+	contents "${1}0" | grep -v ^usr/share/doc/ | sed 's|/[^/]*-linux-[^/]*/|/|' |
+		diff - <(printf 'usr/lib/%s\n' "$1.so.$(upstream)" "$1.so.0")
 }
 
-development_package_has_headers_pages_and_both_libraries() {
+# What there is for developers. All that is about FUSE is of that library.
+for_development() {
+	(cd include && find . -name '*.h' -printf 'usr/include/%P\n')
+	(cd man && find . -name '*.[37]' -printf '%P\n' && awk -f names.awk ./*.[37] |
+		sed 's/ .*//') | sed 's|.*\.\([37]\)$|usr/share/man/man\1/&|'
+	printf "/%s\n" libonefd{,-fuse}.{a,so} pkgconfig/onefd{,-fuse}.pc
+}
+
+# development_package_has_its_own_alone PACKAGE GREP_OPTION, for what is about FUSE
+development_package_has_its_own_alone() {
 	local name
 
-	contents libonefd-dev >"$top/dev"
-	{
-		(cd include && find . -name '*.h' -printf 'usr/include/%P\n')
-		(cd man && find . -name '*.[37]' -printf '%P\n' && awk -f names.awk ./*.[37] |
-			sed 's/ .*//') | sed 's|.*\.\([37]\)$|usr/share/man/man\1/&|'
-		printf '%s\n' /libonefd.a /libonefd.so /pkgconfig/onefd.pc
-	} | while read -r name; do
+	contents "$1" | grep -v ^usr/share/doc/ >"$top/dev"
+	for_development | grep "$2" fuse | while read -r name; do
 		grep -q -x -e ".*$name" "$top/dev" || echo "no $name"
-	done | nothing
+	done | nothing && grep "$2" fuse "$top/dev" | diff "$top/dev" -
 }
 
 tools_package_has_the_programs_and_their_pages() {
@@ -104,6 +108,9 @@ hosts_are_suggested_and_not_depended_on() {
 packages_depend_on_one_another() {
 	field libonefd-dev Depends | grep -qF "libonefd0 (= $(field libonefd0 Version))" &&
 		field libonefd-dev Depends | grep -qw libaio-dev &&
+		field libonefd-fuse-dev Depends | grep -qF "libonefd-fuse0 (= $(field libonefd0 Version))" &&
+		field libonefd-fuse-dev Depends | grep -qw libfuse3-dev &&
+		field libonefd-fuse0 Depends | grep -qF 'libonefd0 (>= ' &&
 		field onefd-tools Depends | grep -qF 'libonefd0 (>= '
 }
 
@@ -144,10 +151,13 @@ autopkgtest_passes() {
 run packages_are_built
 [ "$failed" -eq 0 ] || { plan; exit; }
 run lintian_finds_no_errors
-run symbols_are_those_of_the_map
+run symbols_are_those_of_the_map libonefd0 lib/onefd.map
+run symbols_are_those_of_the_map libonefd-fuse0 lib/fuse/onefd-fuse.map
 run version_is_that_of_the_tree
-run library_package_has_the_library_alone
-run development_package_has_headers_pages_and_both_libraries
+run library_package_has_the_library_alone libonefd
+run library_package_has_the_library_alone libonefd-fuse
+run development_package_has_its_own_alone libonefd-dev -v
+run development_package_has_its_own_alone libonefd-fuse-dev -e
 run tools_package_has_the_programs_and_their_pages
 run hosts_are_suggested_and_not_depended_on
 run packages_depend_on_one_another

@@ -9,7 +9,7 @@ shift 2
 
 # Shared objects that are ours: the library and the programs.
 objects() {
-	find "$installed" -type f -name 'libonefd.so.*'
+	find "$installed" -type f -name 'libonefd*.so.*'
 	find "$prefix/bin" -type f -exec sh -c 'readelf -h "$1" >/dev/null 2>&1' - {} \; -print
 }
 
@@ -88,6 +88,13 @@ archive_has_the_names_of_the_header_alone() {
 	archive_names | diff <(sed -n 's/^\t\(onefd_.*\);$/\1/p' "$source/lib/onefd.map" | sort) -
 }
 
+# It needs no more than that: it has but one object.
+fuse_archive_has_the_names_of_its_header_alone() {
+	fuse_is_installed && static_is_installed || return
+	nm -g --defined-only "${archive%.a}-fuse.a" | awk 'NF == 3 { print $3 }' | sort -u |
+		diff <(sed -n 's/^\t\(onefd_.*\);$/\1/p' "$source/lib/fuse/onefd-fuse.map" | sort) -
+}
+
 archive_has_nothing_for_a_second_optimization() {
 	static_is_installed || return
 	readelf -SW "$archive" | grep -F .gnu.lto_ | nothing
@@ -134,8 +141,13 @@ program_may_have_probes_of_its_own() {
 		readelf -n probed | grep -q 'Provider: outside' && ./probed probed.c | cmp - probed.c
 }
 
+# Names of files, but for those that are about FUSE where that is not built.
+built() {
+	if [ -n "$fuse_pc" ]; then cat; else grep -v fuse; fi
+}
+
 every_header_is_installed() {
-	diff <(cd "$source/include" && find . -name '*.h' | sort) \
+	diff <(cd "$source/include" && find . -name '*.h' | built | sort) \
 		<(cd "$prefix/include" && find . -name '*.h' | sort)
 }
 
@@ -158,7 +170,7 @@ every_page_is_installed_under_each_of_its_names() {
 	while read -r name page; do
 		at=$prefix/share/man/man${name##*.}
 		cmp "$at/$name" "$source/man/$page"
-	done < <(pages_wanted) 2>&1 | nothing
+	done < <(pages_wanted | built) 2>&1 | nothing
 }
 
 no_page_is_installed_without_its_program() {
@@ -173,7 +185,8 @@ every_function_has_a_page_of_its_name() {
 	local name
 
 	[ -d "$prefix/share/man" ] || { echo "no manual here"; return 77; }
-	for name in $(sed -n 's/^\t\(onefd_.*\);$/\1/p' "$source/lib/onefd.map"); do
+	for name in $(sed -n 's/^\t\(onefd_.*\);$/\1/p' "$source/lib/onefd.map" "$source"/lib/fuse/*.map |
+		built); do
 		[ -s "$prefix/share/man/man3/$name.3" ] || echo "$name"
 	done | nothing
 }
@@ -193,6 +206,7 @@ for flag; do
 done
 run library_calls_the_checking_functions __stack_chk_fail $checking
 run archive_has_the_names_of_the_header_alone
+run fuse_archive_has_the_names_of_its_header_alone
 run archive_has_nothing_for_a_second_optimization
 run program_may_have_every_private_name_itself
 run program_may_have_probes_of_its_own

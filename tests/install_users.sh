@@ -20,6 +20,10 @@ pkg_config_file_is_valid() {
 	pkg-config --validate onefd
 }
 
+fuse_pkg_config_file_is_valid() {
+	fuse_is_installed && pkg-config --validate onefd-fuse
+}
+
 pkg_config_names_the_version_of_the_library() {
 	# shellcheck disable=SC2046
 	cc -o version "$source/tests/outside.c" $(pkg-config --cflags --libs onefd) &&
@@ -60,6 +64,28 @@ outside_program() {
 	# shellcheck disable=SC2046,SC2086
 	"$1" -x "$2" -std="$3" $strict -static -o static "$source/tests/outside.c" -x none \
 		$(pkg-config --cflags --static --libs onefd) && prints_a_file ./static
+}
+
+# libfuse is the machine's, and its place not in the sysroot: ours is said outright.
+fuse_flags() {
+	local file
+
+	mkdir -p pc && for file in "$pc" "$fuse_pc"; do
+		sed "s|^prefix=|&$installed|" "$file" >"pc/${file##*/}"
+	done
+	PKG_CONFIG_PATH=$top/pc PKG_CONFIG_SYSROOT_DIR='' pkg-config "$@" onefd-fuse
+}
+
+# outside_fuse_program COMPILER LANGUAGE STANDARD
+outside_fuse_program() {
+	have "$1" && fuse_is_installed || return
+	# shellcheck disable=SC2046,SC2086
+	"$1" -x "$2" -std="$3" $strict -o shared "$source/tests/outside_fuse.c" -x none \
+		$(fuse_flags --cflags --libs) && ./shared || return
+	[ -n "$archive" ] || return 0
+	# shellcheck disable=SC2046,SC2086
+	"$1" -x "$2" -std="$3" $strict -static -o static "$source/tests/outside_fuse.c" -x none \
+		$(fuse_flags --cflags --static --libs) && ./static
 }
 
 a_shared_program_needs_one_library_of_ours() {
@@ -148,6 +174,11 @@ a_static_subproject_goes_into_the_program() {
 	readelf -d subproject-static/build/first | grep NEEDED.*libonefd | nothing
 }
 
+nothing_of_fuse_is_built_without_libfuse() {
+	meson setup without "$source" -Dfuse=disabled &&
+		meson introspect without --installed | tr , '\n' | grep fuse | nothing
+}
+
 a_subproject_builds_the_library_alone() {
 	meson introspect subproject/build --targets |
 		grep -oE '"name": "[^"]*"' | sort | diff - <(printf '"name": "%s"\n' \
@@ -157,6 +188,7 @@ a_subproject_builds_the_library_alone() {
 }
 
 run pkg_config_file_is_valid
+run fuse_pkg_config_file_is_valid
 run pkg_config_names_the_version_of_the_library
 run pkg_config_names_what_is_behind_for_static_programs_only
 run a_copy_may_be_moved
@@ -166,18 +198,26 @@ done
 for standard in c++11 c++14 c++17 c++20; do
 	run outside_program c++ c++ $standard
 done
+for standard in c99 c17; do
+	run outside_fuse_program cc c $standard
+done
+for standard in c++11 c++20; do
+	run outside_fuse_program c++ c++ $standard
+done
 run outside_program clang c c99
 run outside_program clang++ c++ c++11
 run a_shared_program_needs_one_library_of_ours
 run an_optimized_program_takes_the_archive
 for header in "$source"/include/onefd/*.h; do
 	name=$(basename "$header" .h)
+	[ "$name" != fuse ] || continue		# has a library, and a program above
 	run adapter_is_linked "$name" gcc c c99
 	run adapter_is_linked "$name" g++ c++ c++11
 	run adapter_is_linked "$name" g++ c++ c++20
 done
 run meson_finds_it
 run cmake_finds_it
+run nothing_of_fuse_is_built_without_libfuse
 run meson_builds_it_as_a_subproject subproject
 run a_subproject_builds_the_library_alone
 run meson_builds_it_as_a_subproject subproject-static -Donefd:default_library=static

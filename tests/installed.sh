@@ -13,6 +13,7 @@ installed=$top/installed
 pc=$(find "$installed" -name onefd.pc)
 library=$(find "$installed" -name libonefd.so)
 archive=$(find "$installed" -name libonefd.a)
+fuse_pc=$(find "$installed" -name onefd-fuse.pc)
 export PKG_CONFIG_PATH="${pc%/*}" PKG_CONFIG_SYSROOT_DIR="$installed" LD_LIBRARY_PATH="${library%/*}"
 prefix=$installed$(PKG_CONFIG_SYSROOT_DIR= pkg-config --variable=prefix onefd)
 cd "$top" || exit 1
@@ -26,6 +27,11 @@ printed() {
 # Skips, by its status, what wants the static library, where only the other is built.
 static_is_installed() {
 	[ -n "$archive" ] || { echo "default_library is shared"; return 77; }
+}
+
+# What needs libfuse.
+fuse_is_installed() {
+	[ -n "$fuse_pc" ] || { echo "libonefd-fuse is not built"; return 77; }
 }
 
 shared_is_installed() {
