@@ -3,7 +3,8 @@
 
 Usage: program_fuse_data.py ONEFD_FUSE
 
-Over each file system of ONEFD_TEST_DIRS, with --direct too.
+Over each file system of ONEFD_TEST_DIRS, with --direct too. By itself also over an
+overlay, which is no local file system to the daemon: what may ask a server is a worker's.
 """
 import ctypes
 import errno
@@ -887,13 +888,24 @@ LOCKS = (
     who_waits_for_a_flock_gets_it, the_end_waits_for_no_lock, an_abort_waits_for_no_lock)
 
 
-def places():
-    words = os.environ.get("ONEFD_TEST_DIRS", "here:" + TOP).split(":")
-    return list(zip(words[::2], words[1::2]))
+def make_overlay():
+    """Its place, or none."""
+    parts = [f"{TOP}/overlay-{part}" for part in ("lower", "upper", "work", "all")]
+    for part in parts:
+        os.mkdir(part)
+    options = "lowerdir={},upperdir={},workdir={}".format(*parts)
+    made = subprocess.run(["mount", "-t", "overlay", "-o", options, "none", parts[3]],
+                          stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return [("overlay", parts[3])] if made else []
 
 
-def cases():
-    for name, place in places():
+def find_places():
+    words = os.environ.get("ONEFD_TEST_DIRS", "").split(":")
+    return list(zip(words[::2], words[1::2])) or [("here", TOP), *make_overlay()]
+
+
+def cases(places):
+    for name, place in places:
         for test in DATA:
             yield test, name, place, ()
             yield test, name, place, ("--direct",)
@@ -908,7 +920,8 @@ def main():
         return 0
     os.umask(0)
     os.chmod(TOP, 0o755)
-    chosen = [case for case in cases() if not sys.argv[2:] or case[0].__name__ in sys.argv[2:]]
+    places = find_places()
+    chosen = [case for case in cases(places) if not sys.argv[2:] or case[0].__name__ in sys.argv[2:]]
     print(f"1..{len(chosen)}")
     for number, (test, name, place, options) in enumerate(chosen, 1):
         title = " ".join((test.__name__, name, *options))
@@ -923,6 +936,8 @@ def main():
             failed += 1
             print(f"not ok {number} - {title}")
             print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
+    if ("overlay", TOP + "/overlay-all") in places:
+        subprocess.run(["umount", TOP + "/overlay-all"], check=True)
     shutil.rmtree(TOP)
     return failed != 0
 

@@ -52,6 +52,7 @@ struct fs {
 	struct data_stats data;
 	/* locks.c */
 	struct onefd_link waiters;	/* for locks */
+	bool waits_no_more;		/* the session has ended */
 	struct onefd_task interrupts;	/* some of them were interrupted */
 };
 

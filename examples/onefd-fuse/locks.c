@@ -567,7 +567,7 @@ static void finish(struct lock *lock, int r)
 	}
 	if (r != -EAGAIN || !lock->waits)
 		answer(lock, r);
-	else if (lock->interrupted)
+	else if (lock->interrupted || lock->locks->fs->waits_no_more)
 		answer(lock, -EINTR);
 	else if (would_be_for_ever(lock))
 		answer(lock, -EDEADLK);
@@ -839,6 +839,7 @@ static void interrupts(struct onefd_task *task)
 
 void locks_end(struct fs *fs)
 {
+	fs->waits_no_more = true;	/* what a worker tries just now */
 	end_waits(fs, true);
 }
 
