@@ -61,13 +61,13 @@ static int fail(const char *what, int error)
 	return 1;
 }
 
-static void usage(FILE *out)
+static void usage(void)
 {
-	fprintf(out, "usage: onefd-fuse [options] DIR MOUNTPOINT\n"
-		     "       onefd-fuse [options] -o source=DIR MOUNTPOINT\n"
-		     "    --direct               open the files of DIR with O_DIRECT\n"
-		     "    --stats                report on SIGUSR1 and at the end\n"
-		     "    -o timeout=SECONDS     for which names and attributes are believed (1)\n");
+	printf("usage: onefd-fuse [options] DIR MOUNTPOINT\n"
+	       "       onefd-fuse [options] -o source=DIR MOUNTPOINT\n"
+	       "    --direct               open the files of DIR with O_DIRECT\n"
+	       "    --stats                report on SIGUSR1 and at the end\n"
+	       "    -o timeout=SECONDS     for which names and attributes are believed (1)\n");
 }
 
 /* ---- while it runs ------------------------------------------------------------------- */
@@ -386,7 +386,7 @@ static int add_options(struct fuse_args *args)
 static bool only_says(const struct fuse_cmdline_opts *cmdline)
 {
 	if (cmdline->show_help) {
-		usage(stdout);
+		usage();
 		fuse_cmdline_help();
 		fuse_lowlevel_help();
 	} else if (cmdline->show_version) {
@@ -412,7 +412,7 @@ int main(int argc, char **argv)
 	if (only_says(&cmdline))
 		return 0;
 	if (!options.source || !cmdline.mountpoint) {
-		usage(stderr);
+		fprintf(stderr, "onefd-fuse: a directory and a mountpoint are wanted: see --help\n");
 		return 1;
 	}
 	r = open_places(cmdline.mountpoint);

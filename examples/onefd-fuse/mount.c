@@ -12,6 +12,10 @@
 
 /* ---- on a worker ------------------------------------------------------------ */
 
+#define F2FS_MAGIC	0xf2f52010u
+#define BCACHEFS_MAGIC	0xca451a4eu
+#define ZFS_MAGIC	0x2fc12fc1u
+
 /* Those whose fstat(2), and open(2) of what is in memory, ask nobody. */
 static bool is_local(unsigned long type)
 {
@@ -20,10 +24,28 @@ static bool is_local(unsigned long type)
 	case XFS_SUPER_MAGIC:
 	case BTRFS_SUPER_MAGIC:
 	case TMPFS_MAGIC:
-	case F2FS_SUPER_MAGIC:
+	case F2FS_MAGIC:
 		return true;
 	default:
 		return false;
+	}
+}
+
+/* Those whose handles are good for as long as the object is. Others, FAT and FUSE say, open
+ * them while they happen to have it in memory. */
+static bool has_lasting_handles(unsigned long type)
+{
+	switch (type) {
+	case BCACHEFS_MAGIC:
+	case EROFS_SUPER_MAGIC_V1:
+	case ISOFS_SUPER_MAGIC:
+	case NFS_SUPER_MAGIC:
+	case OVERLAYFS_SUPER_MAGIC:
+	case SQUASHFS_MAGIC:
+	case ZFS_MAGIC:
+		return true;
+	default:
+		return is_local(type);
 	}
 }
 
@@ -63,7 +85,7 @@ int mount_meet(const struct found *found, struct met *ret)
 		return r;
 	ret->local = is_local((unsigned long)fs.f_type);
 	memcpy(&ret->fsid, &fs.f_fsid, sizeof ret->fsid);
-	return try_handles(found, ret);
+	return has_lasting_handles((unsigned long)fs.f_type) ? try_handles(found, ret) : 0;
 }
 
 /* "\040" and the like, in place. */

@@ -1,0 +1,783 @@
+#!/usr/bin/env python3
+"""What onefd-fuse keeps of names and identities, beyond what any file system must, in TAP.
+
+Usage: program_fuse_names.py ONEFD_FUSE [TEST]...
+
+Over each file system of ONEFD_TEST_DIRS (mounts.sh), or where temporary files are.
+"""
+import ctypes
+import errno
+import os
+import resource
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+PATIENCE = 60  # seconds: bounds a failure, measures nothing
+DAEMON = os.path.realpath(sys.argv[1])
+PLACES = os.environ.get("ONEFD_TEST_DIRS", "here:" + tempfile.gettempdir()).split(":")
+PLACES = list(zip(PLACES[::2], PLACES[1::2]))
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.opendir.restype = LIBC.readdir64.restype = ctypes.c_void_p
+LIBC.telldir.restype = ctypes.c_long
+LIBC.opendir.argtypes = (ctypes.c_char_p,)
+LIBC.readdir64.argtypes = LIBC.closedir.argtypes = LIBC.telldir.argtypes = (ctypes.c_void_p,)
+LIBC.rewinddir.argtypes = (ctypes.c_void_p,)
+LIBC.seekdir.argtypes = (ctypes.c_void_p, ctypes.c_long)
+AT_FDCWD = -100
+NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
+
+
+class Skip(Exception):
+    pass
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.005)
+
+
+def run(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def unmount(path):
+    """A daemon gives a mount back when nobody has used it for a moment."""
+    until(lambda: subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False).returncode == 0)
+
+
+def fails(number, call, *arguments, **more):
+    try:
+        call(*arguments, **more)
+    except OSError as error:
+        assert error.errno == number, f"{error}, not {errno.errorcode[number]}"
+    else:
+        raise AssertionError(f"it succeeds, not {errno.errorcode[number]}")
+
+
+def write(path, text=""):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+class Mount:
+    """A directory at a mountpoint beside it, or over it."""
+
+    place = None
+
+    def __init__(self, *options, limit=None, source="source", path="mount", before=None, wrap=(), prepare=None):
+        self.top = tempfile.mkdtemp(prefix="onefd-fuse.", dir=self.place)
+        os.chmod(self.top, 0o755)
+        self.source, self.path = f"{self.top}/{source}", f"{self.top}/{path}"
+        os.makedirs(self.source)
+        os.makedirs(self.path, exist_ok=True)
+        if prepare:
+            prepare(self)
+        escaped = self.source.replace("\\", "\\\\").replace(",", "\\,")
+
+        def begin():
+            if limit:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            if before:
+                before()
+
+        self.said = open(self.top + "/said", "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [*wrap, DAEMON, "-f", *options, "-o", "source=" + escaped, self.path],
+            stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said, preexec_fn=begin)
+        until(lambda: self.is_mounted() or self.process.poll() is not None)
+
+    def is_mounted(self):
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            return any(" fuse.onefd-fuse " in line and line.split()[4] == self.path.replace("\\", r"\134")
+                       for line in file)
+
+    def text(self):
+        self.said.seek(0)
+        return self.said.read()
+
+    def stop(self):
+        os.chdir("/")
+        run("umount", self.path)
+        assert self.process.wait(PATIENCE) == 0, self.text()
+        assert self.text() == "", self.text()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None and self.process.returncode is None:
+                self.stop()
+        finally:
+            os.chdir("/")
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            while self.is_mounted():
+                run("umount", "-l", self.path)
+            self.said.close()
+            with open("/proc/self/mountinfo", encoding="utf-8") as file:
+                below = [line.split()[4] for line in file if line.split()[4].startswith(self.top + "/")]
+            for path in reversed(below):
+                run("umount", "-l", path)
+            run("rm", "-rf", "--one-file-system", self.top)
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def targets(self):
+        """What the daemon's descriptors stand for; the loop's are no paths."""
+        for fd in os.listdir(f"/proc/{self.process.pid}/fd"):
+            try:
+                yield os.readlink(f"/proc/{self.process.pid}/fd/{fd}")
+            except FileNotFoundError:
+                pass
+
+
+def crowd(mount, count=2000):
+    """As many others as it takes that no descriptor is held for what was before."""
+    os.makedirs(mount.source + "/crowd", exist_ok=True)
+    for i in range(count):
+        path = f"{mount.source}/crowd/{i}"
+        if not os.path.exists(path):
+            write(path)
+    for i in range(count):
+        os.stat(f"{mount.path}/crowd/{i}")
+
+
+# ---- descriptors and handles --------------------------------------------------------------
+
+
+def walks_and_open_files_share_few_descriptors():
+    with Mount(limit=200) as mount:
+        for i in range(1000):
+            write(f"{mount.source}/{i}", str(i))
+        files = [open(f"{mount.path}/{i}", encoding="ascii") for i in range(100)]
+        for _ in range(2):
+            assert run("find", mount.path, "-type", "f", "-newermt", "2000-01-01").count("\n") == 1000
+            run("grep", "-rl", "[0-9]", mount.path)
+            assert all(os.stat(f"{mount.path}/{i}").st_size == len(str(i)) for i in range(1000))
+        workers = [subprocess.Popen(["grep", "-rl", "[0-9]", mount.path], stdout=subprocess.PIPE)
+                   for _ in range(4)]
+        assert [len(worker.communicate()[0].splitlines()) for worker in workers] == [1000] * 4
+        for i, file in enumerate(files):
+            assert file.read() == str(i)
+            file.close()
+        until(lambda: mount.descriptors() < 150)
+
+
+def more_open_files_than_descriptors_is_emfile():
+    with Mount(limit=100) as mount:
+        write(mount.source + "/file", "text")
+        files = []
+        try:
+            while len(files) < 200:
+                files.append(open(mount.path + "/file", encoding="ascii"))
+        except OSError as error:
+            assert error.errno in (errno.EMFILE, errno.ENFILE), error
+        assert 40 < len(files) < 100, len(files)
+        assert all(file.read() == "text" for file in files)
+        for file in files:
+            file.close()
+        until(lambda: mount.descriptors() < 60)
+        assert read(mount.path + "/file") == "text"
+
+
+def what_has_no_name_is_there_for_who_has_it():
+    with Mount(limit=100) as mount:
+        for name in "file", "held":
+            write(f"{mount.path}/{name}", "text")
+        os.mkdir(mount.path + "/directory")
+        fd = os.open(mount.path + "/file", os.O_RDWR)
+        held = os.open(mount.path + "/held", os.O_PATH)
+        os.chdir(mount.path + "/directory")
+        crowd(mount)
+        os.unlink(mount.path + "/file")
+        write(mount.path + "/other", "other")
+        os.rename(mount.path + "/other", mount.path + "/held")
+        os.rmdir(mount.path + "/directory")
+        crowd(mount)
+        os.fchmod(fd, 0o640)
+        os.ftruncate(fd, 2)
+        os.utime(fd, (1, 2))
+        os.setxattr(f"/proc/self/fd/{fd}", "user.colour", b"blue")
+        status = os.fstat(fd)
+        assert (status.st_nlink, status.st_size, status.st_mtime) == (0, 2, 2), status
+        assert stat.S_IMODE(status.st_mode) == 0o640 and os.pread(fd, 9, 0) == b"te"
+        assert os.fstat(held).st_nlink == 0 and read(f"/proc/self/fd/{held}") == "text"
+        assert os.stat(".").st_mode and os.listdir(".") == []
+        fails(errno.ENOENT, open, "new", "w", encoding="ascii")
+        os.close(fd)
+        os.close(held)
+        os.chdir("/")
+
+
+def what_was_removed_below_is_there_while_it_is_open():
+    with Mount(limit=100, prepare=lambda mount: write(mount.source + "/file", "text")) as mount:
+        fd = os.open(mount.path + "/file", os.O_RDWR)
+        os.unlink(mount.source + "/file")
+        crowd(mount)
+        os.fchmod(fd, 0o640)
+        assert os.fstat(fd).st_nlink == 0 and os.pread(fd, 9, 0) == b"text"
+        os.close(fd)
+
+
+def number_used_anew_is_no_old_inode():
+    with Mount("-otimeout=0", limit=100) as mount:
+        again = 0
+        for i in range(20):
+            write(mount.source + "/old", "old")
+            number = os.stat(mount.source + "/old").st_ino
+            fd = os.open(mount.path + "/old", os.O_PATH)
+            crowd(mount, 300)
+            os.unlink(mount.source + "/old")
+            write(mount.source + "/new", f"new {i}")
+            again += os.stat(mount.source + "/new").st_ino == number
+            assert read(mount.path + "/new") == f"new {i}"
+            try:
+                assert os.fstat(fd).st_nlink == 0 and os.fstat(fd).st_size == 3
+            except OSError as error:
+                assert error.errno == errno.ESTALE, error
+            os.close(fd)
+            os.unlink(mount.path + "/new")
+        if not again:
+            raise Skip("no number was used anew")
+
+
+def hard_links_share_a_number():
+    with Mount(limit=100) as mount:
+        write(mount.path + "/a", "text")
+        os.link(mount.path + "/a", mount.path + "/b")
+        os.symlink("a", mount.path + "/s")
+        os.link(mount.path + "/s", mount.path + "/t", follow_symlinks=False)
+        crowd(mount, 300)
+        assert os.path.samefile(mount.path + "/a", mount.path + "/b")
+        assert os.stat(mount.path + "/a").st_ino == os.stat(mount.source + "/b").st_ino
+        assert os.stat(mount.path + "/b").st_nlink == 2 and os.readlink(mount.path + "/t") == "a"
+        numbers = {entry.name: entry.inode() for entry in os.scandir(mount.path)}
+        assert numbers["a"] == numbers["b"] == os.stat(mount.path + "/a").st_ino
+        os.unlink(mount.path + "/a")
+        assert os.stat(mount.path + "/b").st_nlink == 1 and read(mount.path + "/b") == "text"
+
+
+# ---- mounts ---------------------------------------------------------------------------------
+
+
+def another_file_system_below_is_shown_and_can_be_unmounted():
+    with Mount() as mount:
+        os.mkdir(mount.source + "/sub")
+        for i in range(3):
+            run("mount", "-t", "tmpfs", "tmpfs", mount.source + "/sub")
+            write(mount.source + "/sub/file", f"text {i}")
+            os.mkdir(mount.source + "/sub/directory")
+            until(lambda: os.path.exists(mount.path + "/sub/file"))
+            fd = os.open(mount.path + "/sub/directory", os.O_PATH)
+            assert read(mount.path + "/sub/file") == f"text {i}"
+            numbers = [os.stat(mount.path + name).st_ino for name in ("", "/sub", "/sub/file", "/sub/directory")]
+            assert len(set(numbers)) == 4, numbers
+            assert {entry.name: entry.inode() for entry in os.scandir(mount.path + "/sub")} == {
+                "file": numbers[2], "directory": numbers[3]}
+            fails(errno.EXDEV, os.rename, mount.path + "/sub/file", mount.path + "/file")
+            fails(errno.EXDEV, os.link, mount.path + "/sub/file", mount.path + "/file")
+            fails(errno.EBUSY, os.rmdir, mount.path + "/sub")
+            held = open(mount.path + "/sub/file", encoding="ascii")
+            assert subprocess.run(["umount", mount.source + "/sub"], stderr=subprocess.DEVNULL,
+                                  check=False).returncode
+            held.close()
+            # In use again after it was let go.
+            until(lambda: not any(target.startswith(mount.source + "/sub") for target in mount.targets()))
+            assert os.fstat(fd).st_nlink == 2 and os.listdir(f"/proc/self/fd/{fd}") == []
+            assert read(mount.path + "/sub/file") == f"text {i}"
+            unmount(mount.source + "/sub")
+            until(lambda: not os.path.exists(mount.path + "/sub/file"))
+            fails(errno.ESTALE, os.listdir, f"/proc/self/fd/{fd}")
+            os.close(fd)
+
+
+def bind_mounts_below_are_mounts():
+    with Mount() as mount:
+        os.mkdir(mount.source + "/a")
+        os.mkdir(mount.source + "/b")
+        write(mount.source + "/a/file", "text")
+        write(mount.source + "/plain")
+        run("mount", "--bind", mount.source + "/a", mount.source + "/b")
+        run("mount", "--bind", mount.source + "/a/file", mount.source + "/plain")
+        until(lambda: os.path.exists(mount.path + "/b/file"))
+        assert read(mount.path + "/b/file") == read(mount.path + "/plain") == "text"
+        fails(errno.EXDEV, os.rename, mount.path + "/b/file", mount.path + "/a/other")
+        run("mount", "-o", "remount,bind,ro", mount.source + "/b")
+        fails(errno.EROFS, os.mkdir, mount.path + "/b/new")
+        os.mkdir(mount.path + "/a/new")
+        unmount(mount.source + "/b")
+        unmount(mount.source + "/plain")
+        until(lambda: os.listdir(mount.path + "/b") == [])
+
+
+def mounted_over_its_own_source():
+    with Mount(path="source") as mount:
+        assert os.listdir(mount.path) == []
+        write(mount.path + "/file", "text")
+        assert read(mount.path + "/file") == "text"
+        unmount_and_see = mount.path
+        mount.stop()
+        assert read(unmount_and_see + "/file") == "text"
+
+
+def mounted_below_its_own_source():
+    with Mount(path="source/mount") as mount:
+        write(mount.path + "/file", "text")
+        assert read(mount.source + "/file") == "text"
+        assert sorted(os.listdir(mount.path)) == ["file", "mount"]
+        fails(errno.ELOOP, os.stat, mount.path + "/mount")
+        assert subprocess.run(["find", mount.path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              timeout=PATIENCE, check=False).returncode == 1
+
+
+def source_that_is_unplugged_is_an_error():
+    with tempfile.TemporaryDirectory(prefix="onefd-fuse.") as top:
+        write(top + "/image")
+        os.truncate(top + "/image", 32 << 20)
+        run("mkfs.ext4", "-q", "-F", top + "/image")
+        with Mount("-otimeout=0", prepare=lambda mount: run("mount", "-o", "loop", top + "/image", mount.source)) as mount:
+            write(mount.path + "/file", "text")
+            os.mkdir(mount.path + "/directory")
+            run("umount", "-l", mount.source)
+            os.truncate(top + "/image", 0)
+            # What the daemon has in memory may still be answered.
+            for call in (lambda: os.listdir(mount.path + "/directory"),
+                         lambda: write(mount.path + "/other", "x" * 100000),
+                         lambda: os.mkdir(mount.path + "/new")):
+                try:
+                    call()
+                except OSError as error:
+                    assert error.errno in (errno.EIO, errno.ESTALE, errno.EROFS, errno.EUCLEAN), error
+
+
+def without_handles_each_inode_has_a_descriptor():
+    def below(mount):
+        mount.lower = Mount()
+        os.rmdir(mount.source)
+        os.symlink(mount.lower.path, mount.source)
+
+    mount = Mount("--stats", limit=300, prepare=below)
+    with mount.lower, mount:
+        for i in range(100):
+            write(f"{mount.path}/{i}", str(i))
+        assert sorted(map(int, os.listdir(mount.path))) == list(range(100))
+        assert all(read(f"{mount.path}/{i}") == str(i) for i in range(100))
+        mount.process.send_signal(signal.SIGUSR1)
+        until(lambda: "no file handles" in mount.text())
+        for i in range(100, 1000):
+            write(f"{mount.lower.source}/{i}", str(i))
+        assert len(os.listdir(mount.path)) == 1000
+        try:
+            fds = []
+            for i in range(1000):
+                fds.append(os.open(f"{mount.path}/{i}", os.O_PATH))
+        except OSError as error:
+            assert error.errno == errno.EMFILE, error
+        for fd in fds:
+            os.close(fd)
+        run("umount", mount.path)
+        assert mount.process.wait(PATIENCE) == 0
+
+
+def user_without_privilege_mounts():
+    def become():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    def own(mount):
+        os.chown(mount.source, 65534, 65534)
+        os.chown(mount.path, 65534, 65534)
+        write(mount.source + "/ours", "text")
+        os.chmod(mount.source + "/ours", 0o600)
+
+    if not os.stat("/dev/fuse").st_mode & 0o002:
+        raise Skip("/dev/fuse is for root alone")
+    with Mount("--stats", before=become, prepare=own) as mount:
+        if mount.process.poll() is not None:
+            raise Skip(mount.text().strip())
+        # Not even root may go there.
+        as_user(65534, 65534, "027", "/", f"cd {mount.path} && mkdir a && echo text >a/f && ln a/f a/g && mv a/g b && "
+                "ln -s b s && ls -l && cat s && ! cat ours && rm -r a b s")
+        mount.process.send_signal(signal.SIGUSR1)
+        until(lambda: "without privilege" in mount.text())
+        run("umount", mount.path)
+        assert mount.process.wait(PATIENCE) == 0
+
+
+# ---- who makes things ------------------------------------------------------------------------
+
+
+def as_user(uid, gid, umask, place, script):
+    """In @place, to which the user may not find the way."""
+    done = subprocess.run(
+        ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "sh", "-c", f"umask {umask}; {script}"],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def mode_of(path):
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+def new_things_belong_to_who_makes_them():
+    with Mount("-oallow_other,dev,suid") as mount:
+        os.chmod(mount.path, 0o777)
+        as_user(1000, 2000, "027", mount.path, "mkdir d; >f; mkfifo p; ln -s f s")
+        for name, mode in ("d", 0o750), ("f", 0o640), ("p", 0o640), ("s", 0o777):
+            status = os.lstat(f"{mount.source}/{name}")
+            assert (status.st_uid, status.st_gid) == (1000, 2000), (name, status)
+            assert stat.S_IMODE(status.st_mode) == mode, (name, status)
+        os.umask(0)
+        os.mknod(mount.path + "/null", 0o604 | stat.S_IFCHR, os.makedev(1, 3))
+        os.umask(0o022)
+        status = os.stat(mount.path + "/null")
+        assert status.st_rdev == os.makedev(1, 3) and mode_of(mount.path + "/null") == 0o604
+        write(mount.path + "/null", "nothing")
+        os.mkdir(mount.path + "/team")
+        os.chown(mount.path + "/team", -1, 3000)
+        os.chmod(mount.path + "/team", 0o2777)
+        as_user(1000, 2000, "022", mount.path + "/team", "mkdir d; >f")
+        assert os.stat(mount.source + "/team/d").st_gid == os.stat(mount.source + "/team/f").st_gid == 3000
+        assert mode_of(mount.source + "/team/d") == 0o2755 and mode_of(mount.source + "/team/f") == 0o644
+
+
+ACL_ENTRY = struct.Struct("<HHI")
+
+
+def acl(user, group, other, named=None):
+    entries = [(1, user, 0xffffffff)] + ([(2, named[1], named[0])] if named else []) + [
+        (4, group, 0xffffffff)] + ([(16, named[1] | group, 0xffffffff)] if named else []) + [
+        (32, other, 0xffffffff)]
+    return struct.pack("<I", 2) + b"".join(ACL_ENTRY.pack(*entry) for entry in entries)
+
+
+def access_control_lists_of_the_source_hold():
+    with Mount("-oallow_other") as mount:
+        os.chmod(mount.path, 0o777)
+        try:
+            os.setxattr(mount.source, "system.posix_acl_default", acl(7, 7, 5))
+        except OSError as error:
+            raise Skip(f"no ACL here: {error}") from error
+        until(lambda: "system.posix_acl_default" in os.listxattr(mount.path))
+        as_user(1000, 2000, "077", mount.path, "mkdir d; >f; mkfifo p")
+        assert mode_of(mount.source + "/d") == 0o775, oct(mode_of(mount.source + "/d"))
+        assert mode_of(mount.source + "/f") == mode_of(mount.source + "/p") == 0o664
+        assert "system.posix_acl_default" in os.listxattr(mount.path + "/d")
+        os.removexattr(mount.path, "system.posix_acl_default")
+        as_user(1000, 2000, "077", mount.path, ">g")
+        assert mode_of(mount.source + "/g") == 0o600
+        write(mount.path + "/secret", "text")
+        os.chmod(mount.path + "/secret", 0o600)
+        os.setxattr(mount.path + "/secret", "system.posix_acl_access", acl(6, 0, 0, named=(1000, 4)))
+        as_user(1000, 2000, "022", mount.path, "cat secret")
+        as_user(1001, 2000, "022", mount.path, "! cat secret")
+        assert mode_of(mount.path + "/secret") == 0o640
+
+
+def set_id_bits_go_when_others_change_a_file():
+    with Mount("-oallow_other,suid") as mount:
+        os.chmod(mount.path, 0o777)
+        for script in ("echo >>f", "truncate -s 1 f", ">f"):
+            write(mount.source + "/f", "text")
+            os.chmod(mount.source + "/f", 0o6777)
+            until(lambda: mode_of(mount.path + "/f") == 0o6777)
+            as_user(1000, 2000, "022", mount.path, script)
+            assert mode_of(mount.source + "/f") == 0o777, (script, oct(mode_of(mount.source + "/f")))
+        os.chmod(mount.path + "/f", 0o6777)
+        os.chown(mount.path + "/f", 1000, 1000)
+        assert mode_of(mount.source + "/f") == 0o777
+        os.chmod(mount.path + "/f", 0o4755)
+        os.setxattr(mount.path + "/f", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+        assert "security.capability" in os.listxattr(mount.path + "/f")
+        with open(mount.path + "/f", "a", encoding="ascii") as file:
+            file.write("more")
+        assert "security.capability" not in os.listxattr(mount.source + "/f")
+
+
+# ---- attributes ----------------------------------------------------------------------------------
+
+
+def extended_attributes_of_any_size():
+    with Mount() as mount:
+        write(mount.path + "/f")
+        os.symlink("nowhere", mount.path + "/s")
+        try:
+            os.setxattr(mount.source + "/f", "user.probe", b"")
+            os.setxattr(mount.source + "/s", "trusted.probe", b"", follow_symlinks=False)
+        except OSError as error:
+            raise Skip(f"no attributes here: {error}") from error
+        for size in 0, 1, 255, 1000:
+            os.setxattr(mount.path + "/f", "user.a", b"v" * size)
+            assert os.getxattr(mount.source + "/f", "user.a") == os.getxattr(mount.path + "/f", "user.a") == b"v" * size
+        os.setxattr(mount.path + "/s", "trusted.b", b"link", follow_symlinks=False)
+        assert os.getxattr(mount.source + "/s", "trusted.b", follow_symlinks=False) == b"link"
+        assert os.listxattr(mount.path + "/s", follow_symlinks=False) == ["trusted.probe", "trusted.b"] or \
+            set(os.listxattr(mount.path + "/s", follow_symlinks=False)) == {"trusted.probe", "trusted.b"}
+        os.removexattr(mount.path + "/s", "trusted.b", follow_symlinks=False)
+        fails(errno.ENODATA, os.getxattr, mount.path + "/s", "trusted.b", follow_symlinks=False)
+        fails(errno.EPERM, os.setxattr, mount.path + "/s", "user.c", b"", follow_symlinks=False)
+        fails(errno.EEXIST, os.setxattr, mount.path + "/f", "user.a", b"", os.XATTR_CREATE)
+        fails(errno.ENODATA, os.setxattr, mount.path + "/f", "user.c", b"", os.XATTR_REPLACE)
+        fails(errno.E2BIG, os.setxattr, mount.path + "/f", "user.a", b"v" * 65537)
+        name = os.fsencode(mount.path + "/f")
+        for size, expected in (0, 1000), (1000, 1000), (999, -errno.ERANGE):
+            buffer = ctypes.create_string_buffer(2000)
+            n = LIBC.getxattr(name, b"user.a", buffer, size)
+            assert (n if n >= 0 else -ctypes.get_errno()) == expected, (size, n)
+        n = LIBC.listxattr(name, None, 0)
+        assert n == len(b"user.probe\0user.a\0"), n
+        assert LIBC.listxattr(name, ctypes.create_string_buffer(n), n - 1) == -1
+        assert ctypes.get_errno() == errno.ERANGE
+
+
+def times_are_set_on_links_too():
+    with Mount() as mount:
+        write(mount.path + "/f")
+        os.symlink("f", mount.path + "/s")
+        os.utime(mount.path + "/s", ns=(1_000_000_001, 2_000_000_002), follow_symlinks=False)
+        os.utime(mount.path + "/f", ns=(3_000_000_003, 4_000_000_004))
+        for name, times in ("s", (1_000_000_001, 2_000_000_002)), ("f", (3_000_000_003, 4_000_000_004)):
+            status = os.lstat(f"{mount.source}/{name}")
+            assert (status.st_atime_ns, status.st_mtime_ns) == times, (name, status)
+        os.utime(mount.path + "/f")
+        assert abs(os.stat(mount.source + "/f").st_mtime - time.time()) < PATIENCE
+        os.chown(mount.path + "/s", 5, 6, follow_symlinks=False)
+        assert os.lstat(mount.source + "/s").st_uid == 5 and os.stat(mount.source + "/f").st_uid == 0
+
+
+# ---- names ------------------------------------------------------------------------------------------
+
+
+def rename(old, new, flags):
+    if LIBC.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags) < 0:
+        raise OSError(ctypes.get_errno(), new)
+
+
+def rename_has_flags():
+    with Mount() as mount:
+        a, b, c = (f"{mount.path}/{name}" for name in "abc")
+        write(a, "a")
+        write(b, "b")
+        fails(errno.EEXIST, rename, a, b, NOREPLACE)
+        rename(a, c, NOREPLACE)
+        rename(c, a, 0)
+        numbers = os.stat(a).st_ino, os.stat(b).st_ino
+        try:
+            rename(mount.source + "/a", mount.source + "/b", EXCHANGE)
+            rename(mount.source + "/a", mount.source + "/b", EXCHANGE)
+        except OSError as error:
+            raise Skip(f"the source knows no flags: {error}") from error
+        rename(a, b, EXCHANGE)
+        assert (read(a), read(b)) == ("b", "a") and (os.stat(b).st_ino, os.stat(a).st_ino) == numbers
+        fails(errno.ENOENT, rename, a, c, EXCHANGE)
+        fails(errno.EINVAL, rename, a, c, EXCHANGE | NOREPLACE)
+        try:
+            rename(mount.source + "/a", mount.source + "/c", WHITEOUT)
+        except OSError:
+            return
+        os.unlink(mount.source + "/a")
+        os.rename(mount.source + "/c", mount.source + "/a")
+        until(lambda: os.path.exists(a) and not os.path.exists(c))
+        rename(a, c, WHITEOUT)
+        status = os.lstat(mount.source + "/a")
+        assert stat.S_ISCHR(status.st_mode) and status.st_rdev == 0, status
+
+
+def names_are_as_long_and_paths_as_deep_as_in_the_source():
+    with Mount(limit=100) as mount:
+        longest = "n" * 255
+        write(f"{mount.path}/{longest}", "text")
+        assert read(f"{mount.source}/{longest}") == "text" and os.listdir(mount.path) == [longest]
+        fails(errno.ENAMETOOLONG, os.mkdir, f"{mount.path}/{longest}n")
+        fails(errno.ENAMETOOLONG, os.stat, f"{mount.path}/{longest}n")
+        odd = "a,b\\c\td\ne\"f'\u00e9 \udcff"
+        os.mkdir(f"{mount.path}/{odd}")
+        assert sorted(os.listdir(mount.source)) == sorted([longest, odd])
+        os.chdir(mount.path)
+        for i in range(300):
+            os.mkdir(f"level {i}")
+            os.chdir(f"level {i}")
+        write("deepest", "text")
+        crowd(mount, 300)
+        assert read("deepest") == "text"
+        os.chdir("/")
+        assert run("find", mount.path, "-name", "deepest").count("/") >= 300
+        run("rm", "-r", mount.path + "/level 0")
+
+
+class Dirent(ctypes.Structure):
+    _fields_ = [("ino", ctypes.c_uint64), ("off", ctypes.c_int64), ("reclen", ctypes.c_ushort),
+                ("type", ctypes.c_ubyte), ("name", ctypes.c_char * 256)]
+
+
+def next_name(directory):
+    entry = LIBC.readdir64(directory)
+    return Dirent.from_address(entry).name.decode() if entry else None
+
+
+def names_in(directory):
+    return list(iter(lambda: next_name(directory), None))
+
+
+def directory_read_while_half_of_it_goes():
+    with Mount() as mount:
+        for i in range(10000):
+            write(f"{mount.source}/{i}")
+        directory = LIBC.opendir(os.fsencode(mount.path))
+        seen = [next_name(directory) for _ in range(100)]
+        for i in range(0, 10000, 2):
+            os.unlink(f"{mount.path}/{i}")
+            write(f"{mount.path}/new {i}")
+        seen += names_in(directory)
+        assert len(seen) == len(set(seen)), "a name comes twice"
+        assert {str(i) for i in range(1, 10000, 2)} <= set(seen), "a name is missing"
+        LIBC.rewinddir(directory)
+        assert set(names_in(directory)) == set(os.listdir(mount.source)) | {".", ".."}
+        LIBC.closedir(directory)
+
+
+def directory_is_sought_by_place():
+    with Mount() as mount:
+        for i in range(3000):
+            write(f"{mount.source}/{i}")
+        directory = LIBC.opendir(os.fsencode(mount.path))
+        places, names = [], []
+        while True:
+            places.append(LIBC.telldir(directory))
+            name = next_name(directory)
+            if name is None:
+                break
+            names.append(name)
+        assert sorted(names) == sorted(os.listdir(mount.source) + [".", ".."])
+        for i in 2500, 0, 1, 2999, 777, 778, 3001, 12:
+            LIBC.seekdir(directory, places[i])
+            assert next_name(directory) == names[i], i
+        LIBC.seekdir(directory, places[1000])
+        assert names_in(directory) == names[1000:]
+        assert next_name(directory) is None
+        write(mount.path + "/late")
+        LIBC.rewinddir(directory)
+        assert "late" in names_in(directory)
+        LIBC.closedir(directory)
+
+
+def every_kind_of_entry_has_its_type():
+    with Mount() as mount:
+        os.mkdir(mount.source + "/d")
+        write(mount.source + "/f")
+        os.mkfifo(mount.source + "/p")
+        os.symlink("f", mount.source + "/s")
+        os.mknod(mount.source + "/c", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        for _ in range(2):
+            kinds = {entry.name: stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
+                     for entry in os.scandir(mount.path)}
+            assert kinds == {"d": stat.S_IFDIR, "f": stat.S_IFREG, "p": stat.S_IFIFO, "s": stat.S_IFLNK,
+                             "c": stat.S_IFCHR}, kinds
+            assert [entry.is_dir(follow_symlinks=False) for entry in os.scandir(mount.path)].count(True) == 1
+
+
+def eintr_and_eagain_below_reach_nobody():
+    for error in "EINTR", "EAGAIN":
+        wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mkdirat,unlinkat,renameat,fchownat,getdents64",
+                "-e", f"inject=mkdirat,unlinkat,renameat,fchownat,getdents64:error={error}:when=1..3"]
+        if not subprocess.run(["sh", "-c", "command -v strace"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+            raise Skip("needs strace")
+        with Mount(wrap=wrap) as mount:
+            os.mkdir(mount.path + "/a")
+            os.rename(mount.path + "/a", mount.path + "/b")
+            os.chown(mount.path + "/b", 1, 2)
+            assert os.listdir(mount.path) == ["b"]
+            os.rmdir(mount.path + "/b")
+
+
+# ---- options ------------------------------------------------------------------------------------------
+
+
+def source_of_any_name():
+    with Mount(source="a, b\\c,d=e") as mount:
+        write(mount.path + "/file", "text")
+        assert read(mount.source + "/file") == "text"
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            line = next(line for line in file if line.split()[4] == mount.path)
+        said = line.split(" - ")[1].split()[1]
+        assert said.encode().decode("unicode_escape") == mount.source, said
+
+
+def options_of_mounts_work():
+    with Mount("-oro", prepare=lambda mount: write(mount.source + "/file", "text")) as mount:
+        assert read(mount.path + "/file") == "text"
+        fails(errno.EROFS, os.mkdir, mount.path + "/new")
+    for option in ("-omax_read=4096", "-omax_read=131072", "-s", "-oclone_fd", "-oallow_root", "-oallow_other",
+                   "-ofsname=something", "-otimeout=0", "-otimeout=3600", "-oauto_unmount"):
+        with Mount(option) as mount:
+            assert mount.process.poll() is None, mount.text()
+            with open(mount.path + "/file", "wb") as file:
+                file.write(b"x" * 300000)
+            with open(mount.path + "/file", "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                assert file.read() == b"x" * 300000
+            assert os.stat(mount.path + "/file").st_size == 300000
+            mount.stop()
+
+
+def statfs_is_that_of_the_source():
+    with Mount() as mount:
+        a, b = os.statvfs(mount.path), os.statvfs(mount.source)
+        assert (a.f_bsize, a.f_blocks, a.f_files, a.f_namemax) == (b.f_bsize, b.f_blocks, b.f_files, b.f_namemax)
+
+
+TESTS = (
+    walks_and_open_files_share_few_descriptors, more_open_files_than_descriptors_is_emfile,
+    what_has_no_name_is_there_for_who_has_it, what_was_removed_below_is_there_while_it_is_open,
+    number_used_anew_is_no_old_inode, hard_links_share_a_number,
+    another_file_system_below_is_shown_and_can_be_unmounted, bind_mounts_below_are_mounts,
+    mounted_over_its_own_source, mounted_below_its_own_source, source_that_is_unplugged_is_an_error,
+    without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,
+    new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
+    set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size, times_are_set_on_links_too,
+    rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
+    directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,
+    eintr_and_eagain_below_reach_nobody, source_of_any_name, options_of_mounts_work,
+    statfs_is_that_of_the_source)
+
+
+def main():
+    failed = 0
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        print("1..0 # SKIP mounting needs root and /dev/fuse")
+        return 0
+    tests = [(test, *place) for place in PLACES for test in TESTS
+             if not sys.argv[2:] or test.__name__ in sys.argv[2:]]
+    print(f"1..{len(tests)}")
+    for number, (test, name, Mount.place) in enumerate(tests, 1):
+        name = test.__name__ + " " + name
+        try:
+            test()
+            print(f"ok {number} - {name}", flush=True)
+        except Skip as reason:
+            print(f"ok {number} - {name} # SKIP {reason}", flush=True)
+        except Exception:  # pylint: disable=broad-except
+            failed += 1
+            print(f"not ok {number} - {name}")
+            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
+    return failed != 0
+
+
+sys.exit(main())
