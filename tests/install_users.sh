@@ -66,26 +66,16 @@ outside_program() {
 		$(pkg-config --cflags --static --libs onefd) && prints_a_file ./static
 }
 
-# libfuse is the machine's, and its place not in the sysroot: ours is said outright.
-fuse_flags() {
-	local file
-
-	mkdir -p pc && for file in "$pc" "$fuse_pc"; do
-		sed "s|^prefix=|&$installed|" "$file" >"pc/${file##*/}"
-	done
-	PKG_CONFIG_PATH=$top/pc PKG_CONFIG_SYSROOT_DIR='' pkg-config "$@" onefd-fuse
-}
-
 # outside_fuse_program COMPILER LANGUAGE STANDARD
 outside_fuse_program() {
 	have "$1" && fuse_is_installed || return
 	# shellcheck disable=SC2046,SC2086
 	"$1" -x "$2" -std="$3" $strict -o shared "$source/tests/outside_fuse.c" -x none \
-		$(fuse_flags --cflags --libs) && ./shared || return
+		$(pkg-config --cflags --libs onefd-fuse) && ./shared || return
 	[ -n "$archive" ] || return 0
 	# shellcheck disable=SC2046,SC2086
 	"$1" -x "$2" -std="$3" $strict -static -o static "$source/tests/outside_fuse.c" -x none \
-		$(fuse_flags --cflags --static --libs) && ./static
+		$(pkg-config --cflags --static --libs onefd-fuse) && ./static
 }
 
 a_shared_program_needs_one_library_of_ours() {

@@ -16,6 +16,8 @@ archive=$(find "$installed" -name libonefd.a)
 fuse_pc=$(find "$installed" -name onefd-fuse.pc)
 export PKG_CONFIG_PATH="${pc%/*}" PKG_CONFIG_SYSROOT_DIR="$installed" LD_LIBRARY_PATH="${library%/*}"
 prefix=$installed$(PKG_CONFIG_SYSROOT_DIR= pkg-config --variable=prefix onefd)
+# Where pkg-config then tells to look for the headers of libfuse.
+mkdir -p "$installed/usr/include" && ln -s /usr/include/fuse3 "$installed/usr/include/"
 cd "$top" || exit 1
 
 # The text between ```@1 and ``` of the README: its only block of that language.
