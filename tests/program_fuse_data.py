@@ -454,6 +454,27 @@ def changes_below_in_one_tick_are_seen(mount):
     os.close(fd)
 
 
+def what_is_replaced_below_is_seen_when_opened(mount):
+    for i in range(50):
+        make(mount.below("fresh"), b"%d" % i)
+        os.rename(mount.below("fresh"), mount.below("file"))
+        same("content", content(mount.above("file")), b"%d" % i)
+    os.unlink(mount.below("file"))
+    os.close(os.open(mount.above("file"), os.O_WRONLY | os.O_CREAT))
+    same("below", os.listdir(mount.source), ["file"])
+
+
+def an_open_file_without_a_name_is_opened_anew(mount):
+    make(mount.below("file"), b"x")
+    for remove in mount.above, mount.below:
+        fd = os.open(mount.above("file"), os.O_RDONLY)
+        os.unlink(remove("file"))
+        for _ in range(2):
+            same("content", content(f"/proc/self/fd/{fd}"), b"x")
+        os.close(fd)
+        make(mount.below("file"), b"x")
+
+
 def a_change_below_is_seen_by_who_has_it_open(mount):
     make(mount.below("file"), b"1" * 5000)
     fd = os.open(mount.above("file"), os.O_RDONLY)
@@ -874,7 +895,8 @@ DATA = (
     who_does_not_insist_opens_what_another_has_made, no_one_gets_by_creation_what_he_may_not_open,
     a_symlink_is_not_followed_when_told_so, truncation_by_open_takes_the_set_id_bits,
     opened_again_its_pages_are_still_there, a_change_below_is_seen_when_opened_again,
-    changes_below_in_one_tick_are_seen, a_change_below_is_seen_by_who_has_it_open,
+    changes_below_in_one_tick_are_seen, what_is_replaced_below_is_seen_when_opened,
+    an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree)
 LOCKS = (

@@ -141,13 +141,32 @@ static int take_file(struct call *call, struct inode *inode, struct fuse_file_in
 	return 0;
 }
 
+/*
+ * Of a file whose last name went behind our back the kernel may know a name still: told
+ * that it is stale it looks again, and finds what is there now. It asks once more if it
+ * came by no name but by an open file's, in /proc.
+ */
+static bool is_stale(struct inode *inode, const struct stat *st)
+{
+	if (st->st_nlink || inode->removed || inode->told_stale)
+		return false;
+	inode->told_stale = true;
+	return true;
+}
+
 static void reply_open(struct call *call)
 {
 	struct inode *inode = call->at[0].inode;
 	struct fs *fs = call->fs;
 	struct fuse_file_info fi;
-	int r = take_file(call, inode, &fi);
+	int r;
 
+	if (is_stale(inode, &call->attr)) {
+		closer_add(&fs->inodes.closer, call->res);
+		fuse_reply_err(call->op->fuse, ESTALE);
+		return;
+	}
+	r = take_file(call, inode, &fi);
 	if (r < 0) {
 		fuse_reply_err(call->op->fuse, -r);
 		return;

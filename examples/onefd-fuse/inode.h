@@ -33,6 +33,7 @@ struct inode {
 	/* data.c: what the file was when the kernel last had its pages */
 	struct timespec mtime, ctime;
 	off_t size;
+	bool told_stale;	/* who opened it */
 	struct locks *locks;	/* locks.c */
 	struct identity id;	/* allocated as long as its handle is */
 };
