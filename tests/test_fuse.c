@@ -166,6 +166,35 @@ START_TEST(memory_for_the_answer_is_aligned_and_no_part_of_the_request)
 }
 END_TEST
 
+static void hold_lookup(fuse_req_t req, const char *name)
+{
+	(void)name;
+	(void)hold(req);
+}
+
+/* libfuse 3.14 forgets to ask for it. */
+START_TEST(names_of_a_directory_are_looked_up_side_by_side)
+{
+	struct client clients[2];
+
+	serve(NULL);
+	/* Who comes before the kernel was answered takes the directory's lock, and waits with it. */
+	run_until(stats()->received);
+	on_lookup = hold_lookup;
+	for (int i = 0; i < 2; i++)
+		start_client(&clients[i], read_page, i);
+	run_until(held_count == 2);
+	on_lookup = NULL;
+	for (int i = 0; i < 2; i++) {
+		reply_entry(held[i].op->fuse, "f0");
+		onefd_fuse_end(held[i].op);
+	}
+	for (int i = 0; i < 2; i++)
+		end_client(&clients[i], 0);
+	finish();
+}
+END_TEST
+
 static void begin_twice(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset)
 {
 	hold_read(req, ino, size, offset);
@@ -950,6 +979,7 @@ int main(void)
 	tcase_add_test(tcase, completion_may_answer);
 	tcase_add_test(tcase, bytes_of_a_write_are_aligned_and_stay_until_its_end);
 	tcase_add_test(tcase, memory_for_the_answer_is_aligned_and_no_part_of_the_request);
+	tcase_add_test(tcase, names_of_a_directory_are_looked_up_side_by_side);
 	tcase_add_test(tcase, begin_is_once_and_in_a_handler);
 	tcase_add_test(tcase, data_is_as_the_last_user_left_it);
 	tcase_add_test(tcase, with_depth_in_hand_no_more_is_received);

@@ -73,7 +73,10 @@ int onefd_fuse_free(struct onefd_fuse *fuse);
 
 /*
  * To be called in the init handler, which must exist: asks the kernel for depth
- * and transfer as configured, and for no splice. Leaves all else to the caller.
+ * and transfer as configured, and for no splice. Leaves all else to the caller. Where
+ * FUSE_CAP_PARALLEL_DIROPS is wanted, as it is unless taken back before, and
+ * libfuse is older than 3.17, whose answer forgets it, this takes over the session's
+ * reading and writing (fuse_session_custom_io()) to complete that answer.
  */
 void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn);
 

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "../list.h"
@@ -123,6 +124,57 @@ static void end(struct onefd_fuse *fuse, int reason)
 	end_if_empty(fuse);
 }
 
+/* ---- what libfuse leaves out ------------------------------------------------- */
+
+/*
+ * libfuse before 3.17 wants FUSE_CAP_PARALLEL_DIROPS and does not tell the kernel
+ * (its #861): then one look-up that waits for the disk makes all others in its
+ * directory wait. Its answer to FUSE_INIT, the first after the init handler and
+ * from the same call, is completed on its way out.
+ */
+#define INIT_FLAGS_AT		12u		/* in struct fuse_init_out */
+#define INIT_PARALLEL_DIROPS	(1u << 18)	/* <linux/fuse.h> */
+
+static _Thread_local bool answers_init;
+
+static void complete_init(struct iovec *iov, int count)
+{
+	uint32_t flags;
+
+	if (count != 2 || iov[1].iov_len < INIT_FLAGS_AT + sizeof flags)
+		return;		/* it was refused */
+	memcpy(&flags, (char *)iov[1].iov_base + INIT_FLAGS_AT, sizeof flags);
+	flags |= INIT_PARALLEL_DIROPS;
+	memcpy((char *)iov[1].iov_base + INIT_FLAGS_AT, &flags, sizeof flags);
+}
+
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *data)
+{
+	(void)data;
+	if (answers_init)
+		complete_init(iov, count);
+	answers_init = false;
+	return writev(fd, iov, count);
+}
+
+static ssize_t io_read(int fd, void *memory, size_t size, void *data)
+{
+	(void)data;
+	return read(fd, memory, size);
+}
+
+/* Who does the reading and writing himself has no splice, or we would be in his way. */
+static void want_parallel_dirops(struct fuse_session *session, const struct fuse_conn_info *conn)
+{
+	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
+	const unsigned splice = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE;
+
+	if (fuse_version() < 317 && conn->want & FUSE_CAP_PARALLEL_DIROPS &&
+	    (conn->capable & splice) == splice &&
+	    fuse_session_custom_io(session, &io, fuse_session_fd(session)) == 0)
+		answers_init = true;
+}
+
 /* ---- what is received ------------------------------------------------------ */
 
 /* Whether there may be another. */
@@ -143,6 +195,7 @@ static bool receive(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 	fuse->current = op;
 	fuse_session_process_buf(fuse->session, &buf);
 	fuse->current = NULL;
+	answers_init = false;
 	return fuse->state == SERVING;
 }
 
@@ -393,6 +446,7 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 	/* The kernel counts in pages what it may send: this bounds the reads, too. */
 	if (conn->max_write > fuse->config.transfer)
 		conn->max_write = fuse->config.transfer;
+	want_parallel_dirops(fuse->session, conn);
 }
 
 int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data)
