@@ -180,6 +180,7 @@ START_TEST(other_errors_are_the_reason_of_the_end)
 {
 	static const struct { int error, reason; } ends[] = {
 		{ EIO, -EIO }, { ENOMEM, -ENOMEM }, { ENODEV, -ENODEV },
+		{ ECONNABORTED, -ENODEV },
 	};
 
 	begin(NULL);
@@ -335,7 +336,7 @@ int main(void)
 	TCase *tcase = add_case(suite, "device", make_loop, free_loop);
 
 	tcase_add_test(tcase, again_and_interrupted_are_no_end);
-	tcase_add_loop_test(tcase, other_errors_are_the_reason_of_the_end, 0, 3);
+	tcase_add_loop_test(tcase, other_errors_are_the_reason_of_the_end, 0, 4);
 	tcase_add_test(tcase, budget_lets_others_have_their_turn);
 	tcase_add_test(tcase, full_is_seen_at_once);
 	tcase_add_test(tcase, lost_descriptor_ends_a_full_session);

@@ -187,8 +187,9 @@ static bool receive(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 	if (r == -EAGAIN || r == -EINTR)
 		return false;
 	if (r <= 0) {
-		/* libfuse says by 0 that the device is gone, too. */
-		end(fuse, r < 0 ? r : exited ? 0 : -ENODEV);
+		/* That the device is gone libfuse says by 0; the kernel, where that comes
+		 * while a request is on its way, by ECONNABORTED. */
+		end(fuse, exited ? 0 : r && r != -ECONNABORTED ? r : -ENODEV);
 		return false;
 	}
 	fuse->stats.received++;
