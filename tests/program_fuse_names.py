@@ -547,6 +547,28 @@ def extended_attributes_of_any_size():
         assert ctypes.get_errno() == errno.ERANGE
 
 
+def attributes_that_come_are_seen_at_once():
+    with Mount("-otimeout=1000") as mount:
+        for i in range(100):
+            write(f"{mount.path}/{i}")
+        try:
+            os.setxattr(mount.source + "/0", "user.probe", b"")
+        except OSError as error:
+            raise Skip(f"no attributes here: {error}") from error
+        for _ in range(3):
+            run("ls", "-l", mount.path)
+        for i in range(1, 100):
+            path = f"{mount.path}/{i}"
+            fails(errno.ENODATA, os.getxattr, path, "user.a")
+            assert os.listxattr(path) == []
+            os.setxattr(path, "user.a", b"text")
+            assert os.getxattr(path, "user.a") == b"text" and os.listxattr(path) == ["user.a"]
+            fails(errno.ENODATA, os.getxattr, path, "user.b")
+            os.removexattr(path, "user.a")
+            fails(errno.ENODATA, os.getxattr, path, "user.a")
+            assert os.listxattr(path) == []
+
+
 def times_are_set_on_links_too():
     with Mount() as mount:
         write(mount.path + "/f")
@@ -751,7 +773,8 @@ TESTS = (
     mounted_over_its_own_source, mounted_below_its_own_source, source_that_is_unplugged_is_an_error,
     without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,
     new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
-    set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size, times_are_set_on_links_too,
+    set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
+    attributes_that_come_are_seen_at_once, times_are_set_on_links_too,
     rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
     directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,
     eintr_and_eagain_below_reach_nobody, source_of_any_name, options_of_mounts_work,

@@ -13,7 +13,7 @@
 
 #include "call.h"
 
-#define CAPABILITIES "security.capability"
+#define ASKED	100u	/* readdirplus that follow who asked for an extended attribute */
 
 static struct file *file_of(const struct fuse_file_info *fi)
 {
@@ -120,19 +120,13 @@ static void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int va
 
 /* ---- extended attributes ---------------------------------------------------------- */
 
-/*
- * Before each write the kernel asks for the file's capabilities, which the write is to
- * take away. A file that has none is said to have none for as long as the kernel
- * would believe any other answer.
- */
-static bool is_plain(struct fs *fs, const struct inode *inode, const char *name)
-{
-	return inode->plain_until > onefd_now(fs->loop) && !strcmp(name, CAPABILITIES);
-}
-
 static int do_getxattr(struct call *call)
 {
-	return insist(getxattr(proc_path(call->at[0].fd).path, call->name, call->op->memory, call->size));
+	struct proc_path path = proc_path(call->at[0].fd);
+	int r = insist(getxattr(path.path, call->name, call->op->memory, call->size));
+
+	call->bare = r == -ENODATA && listxattr(path.path, NULL, 0) == 0;
+	return r;
 }
 
 static int do_listxattr(struct call *call)
@@ -143,50 +137,54 @@ static int do_listxattr(struct call *call)
 /* What there is, or, asked for with no room, how much that is. */
 static void reply_xattr(struct call *call)
 {
-	if (call->size)
+	if (call->res < 0)
+		fuse_reply_err(call->op->fuse, -call->res);
+	else if (call->size)
 		fuse_reply_buf(call->op->fuse, call->op->memory, (size_t)call->res);
 	else
 		fuse_reply_xattr(call->op->fuse, (size_t)call->res);
 }
 
-static void reply_capabilities(struct call *call)
+static void reply_getxattr(struct call *call)
 {
-	struct fs *fs = call->fs;
-
-	if (call->res == -ENODATA)
-		call->at[0].inode->plain_until = onefd_now(fs->loop) + (uint64_t)(fs->timeout * 1e9);
-	if (call->res < 0)
-		fuse_reply_err(call->op->fuse, -call->res);
-	else
-		reply_xattr(call);
+	if (call->bare || (call->res == -ENODATA && !strcmp(call->name, FS_CAPABILITIES)))
+		fs_saw_none(call->fs, call->at[0].inode, call->changes, call->bare);
+	reply_xattr(call);
 }
 
-static struct call *begin_xattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+static struct call *begin_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct call *call = call_begin(req, ino, 0);
 
+	call->name = name;
 	call->size = size < call->op->size ? size : call->op->size;
+	call->changes = call->fs->xattr_changes;
+	call->fails = true;
 	return call;
 }
 
 static void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct fs *fs = fs_of(req);
-	struct call *call;
 
-	if (is_plain(fs, inode_of(fs, ino), name)) {
+	fs->xattr_asked = ASKED;
+	if (fs_has_none(fs, inode_of(fs, ino), name))
 		fuse_reply_err(req, ENODATA);
-		return;
-	}
-	call = begin_xattr(req, ino, size);
-	call->name = name;
-	call->fails = !strcmp(name, CAPABILITIES);
-	call_go(call, do_getxattr, call->fails ? reply_capabilities : reply_xattr);
+	else
+		call_go(begin_xattr(req, ino, name, size), do_getxattr, reply_getxattr);
 }
 
 static void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	call_go(begin_xattr(req, ino, size), do_listxattr, reply_xattr);
+	struct fs *fs = fs_of(req);
+
+	fs->xattr_asked = ASKED;
+	if (!fs_has_none(fs, inode_of(fs, ino), "user."))
+		call_go(begin_xattr(req, ino, NULL, size), do_listxattr, reply_xattr);
+	else if (size)
+		fuse_reply_buf(req, NULL, 0);
+	else
+		fuse_reply_xattr(req, 0);
 }
 
 static int do_setxattr(struct call *call)
@@ -195,10 +193,14 @@ static int do_setxattr(struct call *call)
 			       call->flags));
 }
 
+/* It fails or not: what was seen before is not to be believed. */
 static void reply_setxattr(struct call *call)
 {
-	call->at[0].inode->plain_until = 0;
-	reply_done(call);
+	struct inode *inode = call->at[0].inode;
+
+	call->fs->xattr_changes++;
+	inode->plain_until = inode->bare_until = 0;
+	fuse_reply_err(call->op->fuse, call->res < 0 ? -call->res : 0);
 }
 
 static void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -210,6 +212,8 @@ static void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 	call->value = value;
 	call->size = size;
 	call->flags = flags;
+	call->fails = true;
+	call->fs->xattr_changes++;
 	call_go(call, do_setxattr, reply_setxattr);
 }
 

@@ -49,6 +49,8 @@ struct call {
 	struct file *file, *other_file;	/* unpinned at the end */
 	struct dir *dir;
 	size_t kept;			/* descriptors reserved */
+	uint64_t changes;		/* fs->xattr_changes */
+	bool bare, asked;
 	struct found found;
 	struct stat attr;
 	struct met met;			/* the mount of what was found, if it was not known */

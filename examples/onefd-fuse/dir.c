@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "call.h"
@@ -33,6 +34,7 @@ struct looked {
 	const struct dirent64 *entry;
 	struct found found;		/* found.fd: -1, or kept */
 	bool there;
+	bool bare;			/* it has no extended attributes */
 	struct inode *inode;		/* made of it */
 };
 
@@ -124,6 +126,7 @@ static void look_at(struct call *call, struct looked *looked, size_t *keep)
 	looked->there = !is_dots(name) && object_find(call->dir->fd, name, found) >= 0;
 	if (!looked->there)
 		return;
+	looked->bare = call->asked && listxattr(proc_path(found->fd).path, NULL, 0) == 0;
 	if (*keep) {
 		--*keep;
 	} else {
@@ -191,6 +194,8 @@ static size_t add(struct call *call, struct looked *looked, size_t used)
 		looked->inode = (struct inode *)(uintptr_t)entry.ino;
 	else
 		entry = (struct fuse_entry_param){ .attr = plain(call->dir, looked->entry) };
+	if (looked->inode && looked->bare)
+		fs_saw_none(call->fs, looked->inode, call->changes, true);
 	if (looked->there && looked->found.fd >= 0)
 		closer_add(&call->fs->inodes.closer, looked->found.fd);
 	return used + fuse_add_direntry_plus(call->op->fuse, (char *)call->op->memory + used,
@@ -257,6 +262,8 @@ static void ll_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t at
 		return;
 	call = begin(req, size, at, dir_of(fi));
 	call->kept = inodes_reserve(&fs->inodes, looked_most(call));
+	call->changes = fs->xattr_changes;
+	call->asked = fs->xattr_asked && fs->xattr_asked--;
 	call->fails = true;
 	call_go(call, do_readdirplus, reply_readdirplus);
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define DEVICES_MOST	65536u
 
@@ -47,4 +48,31 @@ int fs_entry(struct fs *fs, struct found *found, struct fuse_entry_param *ret)
 	ret->ino = (uintptr_t)inode;
 	ret->generation = inode->generation;
 	return 0;
+}
+
+static uint64_t until(const struct fs *fs)
+{
+	double most = fs->timeout < 3600 ? fs->timeout : 3600;
+
+	return onefd_now(fs->loop) + (uint64_t)(most * 1e9);
+}
+
+void fs_saw_none(struct fs *fs, struct inode *inode, uint64_t changes, bool all)
+{
+	/* Others make some up for who asks. */
+	if (!inode->mount->met.local || changes != fs->xattr_changes)
+		return;
+	inode->plain_until = until(fs);
+	if (all)
+		inode->bare_until = inode->plain_until;
+}
+
+bool fs_has_none(struct fs *fs, const struct inode *inode, const char *name)
+{
+	uint64_t now = onefd_now(fs->loop);
+
+	if (inode->bare_until > now)
+		return !strncmp(name, "user.", 5) || !strncmp(name, "security.", 9) ||
+		       !strncmp(name, "trusted.", 8) || !strncmp(name, "system.posix_acl_", 17);
+	return inode->plain_until > now && !strcmp(name, FS_CAPABILITIES);
 }

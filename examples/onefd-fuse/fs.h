@@ -49,6 +49,8 @@ struct fs {
 	int own_mount;			/* its number: nothing is to be found there */
 	dev_t *devices;			/* of the source's file systems */
 	size_t device_count;
+	uint64_t xattr_changes;		/* begun or ended */
+	unsigned xattr_asked;		/* by so many readdirplus to come they are looked for */
 	struct data_stats data;
 	/* locks.c */
 	struct onefd_link waiters;	/* for locks */
@@ -82,6 +84,17 @@ struct stat fs_attr(struct fs *fs, const struct stat *st);
 /* The inode of what was found, with one look-up more, and what the kernel shall know of
  * it. Takes found->fd, on failure too. 0, or -errno. */
 int fs_entry(struct fs *fs, struct found *found, struct fuse_entry_param *ret);
+
+#define FS_CAPABILITIES	"security.capability"
+
+/*
+ * Extended attributes that are not there are asked for all the time: capabilities before each
+ * write, which is to take them away; ACLs by ls. The kernel remembers no such answer: we do, for
+ * as long as it would any other, where it is not a matter of who asks when.
+ * @changes: fs->xattr_changes before somebody looked. @all: not even capabilities alone.
+ */
+void fs_saw_none(struct fs *fs, struct inode *inode, uint64_t changes, bool all);
+bool fs_has_none(struct fs *fs, const struct inode *inode, const char *name);
 
 static inline struct fs *fs_of(fuse_req_t req)
 {

@@ -29,7 +29,7 @@ struct inode {
 	unsigned pins;		/* requests that use it */
 	int fd;			/* O_PATH, or -1 */
 	bool removed;		/* its last name: nothing opens it anew */
-	uint64_t plain_until;	/* onefd_now() until which it has no capabilities */
+	uint64_t plain_until, bare_until;	/* see fs_saw_none() */
 	/* data.c: what the file was when the kernel last had its pages */
 	struct timespec mtime, ctime;
 	off_t size;
