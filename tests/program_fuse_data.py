@@ -446,6 +446,15 @@ def a_change_below_is_seen_when_opened_again(mount):
         same("content", content(mount.above("file")), digit * 100000)
 
 
+def what_grows_or_shrinks_below_is_seen_when_opened_again(mount):
+    for size in 10, 5000, 200, 0, 100000, 3:
+        make(mount.below("file"), b"x" * size)
+        same("content", content(mount.above("file")), b"x" * size)
+        fd = os.open(mount.above("file"), os.O_RDONLY)
+        same("size", os.fstat(fd).st_size, size)
+        os.close(fd)
+
+
 def changes_below_in_one_tick_are_seen(mount):
     fd = os.open(mount.below("file"), os.O_RDWR | os.O_CREAT)
     for i in range(300):
@@ -895,7 +904,7 @@ DATA = (
     who_does_not_insist_opens_what_another_has_made, no_one_gets_by_creation_what_he_may_not_open,
     a_symlink_is_not_followed_when_told_so, truncation_by_open_takes_the_set_id_bits,
     opened_again_its_pages_are_still_there, a_change_below_is_seen_when_opened_again,
-    changes_below_in_one_tick_are_seen, what_is_replaced_below_is_seen_when_opened,
+    changes_below_in_one_tick_are_seen, what_grows_or_shrinks_below_is_seen_when_opened_again, what_is_replaced_below_is_seen_when_opened,
     an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree)

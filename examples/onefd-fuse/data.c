@@ -68,6 +68,13 @@ static bool keeps_pages(struct inode *inode, const struct stat *st)
 	return same;
 }
 
+/* Its pages go with the answer to an open that does not keep them; but the kernel would
+ * believe in its size and times for as long as it was told to. */
+static void forget_attr(const struct fs *fs, const struct inode *inode)
+{
+	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, -1, 0);
+}
+
 /* ---- opening and closing ---------------------------------------------------------- */
 
 /* How the source's file is opened for who opens with @flags. */
@@ -159,6 +166,7 @@ static void reply_open(struct call *call)
 	struct inode *inode = call->at[0].inode;
 	struct fs *fs = call->fs;
 	struct fuse_file_info fi;
+	bool known;
 	int r;
 
 	if (is_stale(inode, &call->attr)) {
@@ -171,8 +179,11 @@ static void reply_open(struct call *call)
 		fuse_reply_err(call->op->fuse, -r);
 		return;
 	}
+	known = inode->mtime.tv_sec || inode->size;
 	fi.keep_cache = keeps_pages(inode, &call->attr);
 	fs->data.kept += fi.keep_cache;
+	if (known && !fi.keep_cache)
+		forget_attr(fs, inode);
 	if (fuse_reply_open(call->op->fuse, &fi) < 0)
 		file_close(&fs->inodes, file_of(&fi));
 }
@@ -519,7 +530,7 @@ static void write_done(struct onefd_req *req)
  * with the others to the same struct onefd_file: so all go to one. */
 static struct file *writer(const struct fs *fs, struct file *file)
 {
-	struct file *first = fs->direct ? file_of_inode(file->inode, true) : NULL;
+	struct file *first = fs->direct ? file->inode->writer : NULL;
 
 	return first && !(first->flags & O_APPEND) ? first : file;
 }

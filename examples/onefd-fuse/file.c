@@ -21,6 +21,8 @@ int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, stru
 	file->locker = NULL;
 	file->flock = 0;
 	list_push(&inode->files, &file->link);
+	if (!inode->writer && file_writes(file))
+		inode->writer = file;
 	/* As the kernel's own references: a pin would hold its descriptor, too. */
 	inode->lookups++;
 	inodes_file_opened(inodes);
@@ -28,9 +30,24 @@ int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, stru
 	return 0;
 }
 
+static struct file *first_writer(const struct inode *inode)
+{
+	const struct onefd_link *files = &inode->files;
+
+	for (struct onefd_link *at = files->next; at != files; at = at->next) {
+		struct file *file = onefd_container(at, struct file, link);
+
+		if (file_writes(file))
+			return file;
+	}
+	return NULL;
+}
+
 void file_close(struct inodes *inodes, struct file *file)
 {
 	list_remove(&file->link);
+	if (file == file->inode->writer)
+		file->inode->writer = first_writer(file->inode);
 	file_unpin(inodes, file);
 }
 
@@ -45,15 +62,10 @@ void file_unpin(struct inodes *inodes, struct file *file)
 
 struct file *file_of_inode(const struct inode *inode, bool writes)
 {
-	const struct onefd_link *files = &inode->files;
-
-	for (struct onefd_link *at = files->next; at != files; at = at->next) {
-		struct file *file = onefd_container(at, struct file, link);
-
-		if (!writes || file_writes(file))
-			return file;
-	}
-	return NULL;
+	if (writes)
+		return inode->writer;
+	return list_empty(&inode->files) ? NULL :
+					   onefd_container(inode->files.next, struct file, link);
 }
 
 int file_flush(int fd)

@@ -26,6 +26,7 @@ struct inode {
 	struct mount *mount;
 	struct onefd_link recent;	/* in inodes.recent while it has a descriptor unpinned */
 	struct onefd_link files;	/* its open files */
+	struct file *writer;	/* the first of them that may be written to, or NULL */
 	unsigned pins;		/* requests that use it */
 	int fd;			/* O_PATH, or -1 */
 	bool removed;		/* its last name: nothing opens it anew */
