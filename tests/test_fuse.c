@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/xattr.h>
 
 /* ---- requests ------------------------------------------------------------- */
@@ -810,6 +811,106 @@ START_TEST(fn_may_free_all_of_it)
 }
 END_TEST
 
+/* ---- whatever clients do ------------------------------------------------------------- */
+
+/* In op->data. */
+struct later {
+	struct onefd_timer timer;
+	size_t size;
+	off_t offset;
+};
+
+static unsigned seed;
+
+static void reply_later(struct onefd_fuse_op *op)
+{
+	const struct later *later = op->data;
+
+	fill(op->memory, later->size, later->offset);
+	(void)fuse_reply_buf(op->fuse, op->memory, later->size);
+	onefd_fuse_end(op);
+}
+
+static void rung(struct onefd_timer *timer)
+{
+	reply_later(timer->data);
+}
+
+static ssize_t nothing_much(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+static void worked(struct onefd_req *req)
+{
+	reply_later(onefd_container(req, struct onefd_fuse_op, req));
+}
+
+/* At once, by a timer, by a worker. */
+static void read_at_random(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset)
+{
+	struct onefd_fuse_op *op = onefd_fuse_begin(here.fuse, req);
+	struct later *later = op->data;
+	int how = rand_r(&seed) % 3;
+
+	(void)ino;
+	later->size = size;
+	later->offset = offset;
+	op->interruptible = rand_r(&seed) % 2;
+	if (how == 0) {
+		reply_later(op);
+	} else if (how == 1) {
+		onefd_timer_init(&later->timer, rung);
+		later->timer.data = op;
+		onefd_timer_start(loop, &later->timer, onefd_now(loop) + (uint64_t)rand_r(&seed) % 1000000);
+	} else {
+		onefd_prep_call(&op->req, nothing_much, NULL);
+		must(onefd_fuse_submit(op, worked));
+	}
+}
+
+static int read_on(const char *path, int number)
+{
+	struct sigaction action = { .sa_handler = nothing };
+	int r = 0;
+
+	sigaction(SIGUSR1, &action, NULL);
+	for (int i = 0; i < 20 && r == 0; i++)
+		r = read_page(path, (number + i) % 1000);
+	return r;
+}
+
+/* Signalled and killed at any time, more of them than requests may be in hand. */
+START_TEST(clients_that_are_killed_leave_nothing_behind)
+{
+	struct client clients[20];
+
+	seed = (unsigned)_i + 1;
+	on_read = read_at_random;
+	serve(&(struct onefd_fuse_config){ .depth = 5, .budget = 3, .extra = sizeof(struct later) });
+	for (int i = 0; i < 20; i++)
+		start_client(&clients[i], read_on, i);
+	for (int i = 0; i < 200; i++) {
+		struct client *client = &clients[rand_r(&seed) % 20];
+
+		must(onefd_dispatch(loop, 1));
+		if (!client->gone)
+			(void)kill(client->child.pid, i % 4 ? SIGUSR1 : SIGKILL);
+		else
+			start_client(client, read_on, i);
+	}
+	for (int i = 0; i < 20; i++) {
+		run_until(clients[i].gone);
+		if (clients[i].code == CLD_EXITED)
+			ck_assert(clients[i].status == 0 || clients[i].status == EINTR);
+	}
+	run_until(stats()->in_hand == 0);
+	ck_assert_uint_eq(stats()->in_hand_most, 5);
+	finish();
+}
+END_TEST
+
 /* ---- beside others ----------------------------------------------------------------- */
 
 START_TEST(sessions_share_a_loop)
@@ -875,6 +976,28 @@ START_TEST(bad_config_is_refused)
 	ck_assert_int_eq(onefd_fuse_new(&fuse, NULL, here.session, NULL), -EINVAL);
 	ck_assert_int_eq(onefd_fuse_new(&fuse, loop, NULL, NULL), -EINVAL);
 	ck_assert_ptr_null(fuse);
+	unmount_one(&here);
+}
+END_TEST
+
+START_TEST(no_address_space_is_no_memory)
+{
+	struct onefd_fuse_config config = { .depth = 65536 };
+	struct rlimit usual, tight;
+	struct onefd_fuse *fuse;
+	unsigned long pages;
+	FILE *statm = fopen("/proc/self/statm", "re");
+	int r;
+
+	ck_assert_int_eq(fscanf(statm, "%lu", &pages), 1);
+	(void)fclose(statm);
+	mount_one(&here, "here", NULL);
+	must_libc(getrlimit(RLIMIT_AS, &usual));
+	tight = (struct rlimit){ pages * 4096 + (1 << 30), usual.rlim_max };
+	must_libc(setrlimit(RLIMIT_AS, &tight));
+	r = onefd_fuse_new(&fuse, loop, here.session, &config);
+	must_libc(setrlimit(RLIMIT_AS, &usual));
+	ck_assert_int_eq(r, -ENOMEM);
 	unmount_one(&here);
 }
 END_TEST
@@ -1006,6 +1129,8 @@ int main(void)
 	tcase_add_test(tcase, mountpoint_takes_the_next_session);
 	tcase_add_test(tcase, fn_may_free_all_of_it);
 	tcase = add_case(suite, "others", set_up, tear_down);
+	tcase_add_loop_test(tcase, clients_that_are_killed_leave_nothing_behind, 0, 5);
+	tcase_add_test(tcase, no_address_space_is_no_memory);
 	tcase_add_test(tcase, sessions_share_a_loop);
 	tcase_add_test(tcase, host_waits_on_the_descriptor);
 	tcase_add_test(tcase, bad_config_is_refused);
