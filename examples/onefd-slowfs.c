@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FILES 10	/* named "0" to "9"; their inodes are 10 to 19 */
+#define FILES 10 /* named "0" to "9"; their inodes are 10 to 19 */
 
 /* In op->data: what the handler was given is gone when the text has come. */
 struct opening {

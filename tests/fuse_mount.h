@@ -34,13 +34,14 @@
 #define MANY 256
 
 static struct onefd *loop;
-static char top[64];		/* a directory made by main() */
+static char top[64]; /* a directory made by main() */
 
 /* ---- what a test may handle itself --------------------------------------- */
 
 static void (*on_lookup)(fuse_req_t req, const char *name);
 static void (*on_read)(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset);
-static void (*on_write)(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset);
+static void (*on_write)(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
+			off_t offset);
 static void (*on_setxattr)(fuse_req_t req, const char *name, const char *value, size_t size);
 
 /* ---- a session ------------------------------------------------------------ */
@@ -64,8 +65,9 @@ static void fs_init(void *data, struct fuse_conn_info *conn)
 
 static void describe_node(fuse_ino_t ino, struct stat *st)
 {
-	*st = (struct stat){ .st_ino = ino, .st_nlink = 1, .st_mode = S_IFREG | 0666,
-			     .st_size = FILE_SIZE };
+	*st = (struct stat){
+		.st_ino = ino, .st_nlink = 1, .st_mode = S_IFREG | 0666, .st_size = FILE_SIZE
+	};
 	if (ino == FUSE_ROOT_ID)
 		st->st_mode = S_IFDIR | 0777;
 }
@@ -73,7 +75,8 @@ static void describe_node(fuse_ino_t ino, struct stat *st)
 static void reply_entry(fuse_req_t req, const char *name)
 {
 	struct fuse_entry_param entry = { .ino = 2 + strtoul(name + 1, NULL, 10),
-					  .entry_timeout = 1000, .attr_timeout = 1000 };
+					  .entry_timeout = 1000,
+					  .attr_timeout = 1000 };
 
 	describe_node(entry.ino, &entry.attr);
 	(void)fuse_reply_entry(req, &entry);
@@ -113,7 +116,8 @@ static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)fuse_reply_open(req, fi);
 }
 
-static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+static void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		    struct fuse_file_info *fi)
 {
 	(void)fi;
 	if (on_read)
@@ -132,8 +136,8 @@ static void fs_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t s
 		(void)fuse_reply_write(req, size);
 }
 
-static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
-			int flags)
+static void fs_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			size_t size, int flags)
 {
 	(void)ino;
 	(void)flags;
@@ -174,7 +178,8 @@ static void note_end(struct onefd_fuse *fuse, void *data, int reason)
 }
 
 /* Mounts a file system, not yet served: whoever uses it waits. */
-static void mount_one(struct mounted *mounted, const char *name, const struct onefd_fuse_config *config)
+static void mount_one(struct mounted *mounted, const char *name,
+		      const struct onefd_fuse_config *config)
 {
 	*mounted = (struct mounted){ 0 };
 	snprintf(mounted->path, sizeof mounted->path, "%s/%s", top, name);
@@ -197,9 +202,9 @@ static void unmount_one(struct mounted *mounted)
 	must(onefd_fuse_free(mounted->fuse));
 }
 
-#define run_until(condition)				\
-	while (!(condition))				\
-		must(onefd_dispatch(loop, -1))
+#define run_until(condition)                                                                       \
+	while (!(condition))                                                                       \
+	must(onefd_dispatch(loop, -1))
 
 static const struct onefd_fuse_stats *stats(void)
 {
@@ -222,7 +227,7 @@ static void finish(void)
 struct held {
 	struct onefd_fuse_op *op;
 	fuse_ino_t ino;
-	const char *bytes;	/* of a write */
+	const char *bytes; /* of a write */
 	size_t size;
 	off_t offset;
 };
@@ -283,7 +288,7 @@ static pid_t fork_client(client_fn *fn, const char *path, int number)
 	if (pid)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	(void)signal(SIGTERM, SIG_DFL);		/* Check has a handler */
+	(void)signal(SIGTERM, SIG_DFL); /* Check has a handler */
 	close_range(3, ~0u, 0);
 	_exit(fn(path, number));
 }

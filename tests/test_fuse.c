@@ -179,7 +179,8 @@ START_TEST(names_of_a_directory_are_looked_up_side_by_side)
 	struct client clients[2];
 
 	serve(NULL);
-	/* Who comes before the kernel was answered takes the directory's lock, and waits with it. */
+	/* Who comes before the kernel was answered takes the directory's lock, and waits with it.
+	 */
 	run_until(stats()->received);
 	on_lookup = hold_lookup;
 	for (int i = 0; i < 2; i++)
@@ -243,8 +244,8 @@ START_TEST(data_is_as_the_last_user_left_it)
 	struct client client;
 
 	on_read = keep_data;
-	serve(&(struct onefd_fuse_config){ .depth = 1, .transfer = 4096,
-						.extra = 13 * sizeof(uint64_t) });
+	serve(&(struct onefd_fuse_config){
+		.depth = 1, .transfer = 4096, .extra = 13 * sizeof(uint64_t) });
 	for (int i = 0; i < 3; i++) {
 		start_client(&client, read_page, i);
 		end_client(&client, 0);
@@ -423,7 +424,7 @@ END_TEST
 
 /* ---- interrupts ---------------------------------------------------------------- */
 
-static int never[2];		/* a pipe that nothing is in, until somebody writes */
+static int never[2]; /* a pipe that nothing is in, until somebody writes */
 static bool interruptible;
 
 static void never_came(struct onefd_req *req)
@@ -863,7 +864,8 @@ static void read_at_random(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	} else if (how == 1) {
 		onefd_timer_init(&later->timer, rung);
 		later->timer.data = op;
-		onefd_timer_start(loop, &later->timer, onefd_now(loop) + (uint64_t)rand_r(&seed) % 1000000);
+		onefd_timer_start(loop, &later->timer,
+				  onefd_now(loop) + (uint64_t)rand_r(&seed) % 1000000);
 	} else {
 		onefd_prep_call(&op->req, nothing_much, NULL);
 		must(onefd_fuse_submit(op, worked));
@@ -888,7 +890,8 @@ START_TEST(clients_that_are_killed_leave_nothing_behind)
 
 	seed = (unsigned)_i + 1;
 	on_read = read_at_random;
-	serve(&(struct onefd_fuse_config){ .depth = 5, .budget = 3, .extra = sizeof(struct later) });
+	serve(&(struct onefd_fuse_config){
+		.depth = 5, .budget = 3, .extra = sizeof(struct later) });
 	for (int i = 0; i < 20; i++)
 		start_client(&clients[i], read_on, i);
 	for (int i = 0; i < 200; i++) {
@@ -964,7 +967,7 @@ END_TEST
 START_TEST(bad_config_is_refused)
 {
 	static const struct onefd_fuse_config bad[] = {
-		{ .depth = 65537 }, { .transfer = 4095 }, { .transfer = 2 << 20 },
+		{ .depth = 65537 },	    { .transfer = 4095 },  { .transfer = 2 << 20 },
 		{ .extra = (1 << 20) + 1 }, { .reserved = { 1 } }, { .reserved = { 0, 0, 0, 1 } },
 	};
 	struct onefd_fuse *fuse = NULL;
@@ -1031,7 +1034,10 @@ END_TEST
 
 START_TEST(what_a_newer_header_counts_is_0)
 {
-	struct { struct onefd_fuse_stats known; uint64_t more[2]; } counts;
+	struct {
+		struct onefd_fuse_stats known;
+		uint64_t more[2];
+	} counts;
 
 	mount_one(&here, "here", NULL);
 	memset(&counts, 0xff, sizeof counts);

@@ -17,10 +17,10 @@
 
 static struct fuse_session *session;
 static struct onefd_fuse *fuse;
-static int kernel = -1;		/* the other end of the device */
-static int answers[8], next_answer, answer_count;	/* errnos that reads give first */
+static int kernel = -1;				  /* the other end of the device */
+static int answers[8], next_answer, answer_count; /* errnos that reads give first */
 static int ended, reason;
-static int looked_up;		/* the handler was called */
+static int looked_up; /* the handler was called */
 static void (*handler)(fuse_req_t req);
 
 /* ---- the device ----------------------------------------------------------- */
@@ -43,8 +43,11 @@ static ssize_t device_write(int fd, struct iovec *iov, int count, void *data)
 
 static void send_request(uint32_t opcode, uint64_t unique, const void *body, size_t size)
 {
-	struct fuse_in_header in = { .len = (uint32_t)(sizeof in + size), .opcode = opcode,
-				     .unique = unique, .nodeid = FUSE_ROOT_ID, .pid = (uint32_t)getpid() };
+	struct fuse_in_header in = { .len = (uint32_t)(sizeof in + size),
+				     .opcode = opcode,
+				     .unique = unique,
+				     .nodeid = FUSE_ROOT_ID,
+				     .pid = (uint32_t)getpid() };
 	struct iovec parts[] = { { &in, sizeof in }, { (void *)(uintptr_t)body, size } };
 
 	ck_assert_int_eq(writev(kernel, parts, 2), (ssize_t)in.len);
@@ -52,7 +55,8 @@ static void send_request(uint32_t opcode, uint64_t unique, const void *body, siz
 
 static void send_init(void)
 {
-	struct fuse_init_in init = { .major = FUSE_KERNEL_VERSION, .minor = 31,
+	struct fuse_init_in init = { .major = FUSE_KERNEL_VERSION,
+				     .minor = 31,
 				     .flags = FUSE_MAX_PAGES };
 
 	send_request(FUSE_INIT, 1, &init, sizeof init);
@@ -73,9 +77,13 @@ static void send_interrupt(uint64_t unique)
 /* Of the next reply: whose it is, and its error. */
 static uint64_t take_reply(int *error)
 {
-	union { struct fuse_out_header out; char bytes[1024]; } reply;
+	union {
+		struct fuse_out_header out;
+		char bytes[1024];
+	} reply;
 
-	ck_assert_int_ge(must_libc(recv(kernel, &reply, sizeof reply, MSG_DONTWAIT)), sizeof reply.out);
+	ck_assert_int_ge(must_libc(recv(kernel, &reply, sizeof reply, MSG_DONTWAIT)),
+			 sizeof reply.out);
 	*error = reply.out.error;
 	return reply.out.unique;
 }
@@ -178,8 +186,12 @@ END_TEST
 
 START_TEST(other_errors_are_the_reason_of_the_end)
 {
-	static const struct { int error, reason; } ends[] = {
-		{ EIO, -EIO }, { ENOMEM, -ENOMEM }, { ENODEV, -ENODEV },
+	static const struct {
+		int error, reason;
+	} ends[] = {
+		{ EIO, -EIO },
+		{ ENOMEM, -ENOMEM },
+		{ ENODEV, -ENODEV },
 		{ ECONNABORTED, -ENODEV },
 	};
 

@@ -24,27 +24,27 @@
 
 #include "../list.h"
 
-#define PAGE		4096u
-#define TRANSFER_MOST	(1u << 20)
-#define DEPTH_MOST	65536u
-#define DEPTH		128u
-#define BUDGET		32u
-#define EXTRA_MOST	(1u << 20)
-#define ATTRIBUTE	65536u	/* of an attribute's value, or the list of their names */
+#define PAGE 4096u
+#define TRANSFER_MOST (1u << 20)
+#define DEPTH_MOST 65536u
+#define DEPTH 128u
+#define BUDGET 32u
+#define EXTRA_MOST (1u << 20)
+#define ATTRIBUTE 65536u /* of an attribute's value, or the list of their names */
 
 /* Behind it stands the backend's own, aligned for anything. */
-#define OP_SIZE		((sizeof(struct onefd_fuse_op) + 63) & ~(size_t)63)
+#define OP_SIZE ((sizeof(struct onefd_fuse_op) + 63) & ~(size_t)63)
 
 /* The bytes of a write stand behind struct fuse_in_header and fuse_write_in. */
-#define WRITE_HEADER	80u
+#define WRITE_HEADER 80u
 
 /*
  * A buffer: the request is received at RECEIVE, so that the bytes of a write begin
  * at PAGE. libfuse passes no length but its own: transfer and a page. What is not
  * a write ends below ANSWER; an answer may be made there while it is still read.
  */
-#define RECEIVE		(PAGE - WRITE_HEADER)
-#define ANSWER		(PAGE + ATTRIBUTE + PAGE)	/* a name and a value */
+#define RECEIVE (PAGE - WRITE_HEADER)
+#define ANSWER (PAGE + ATTRIBUTE + PAGE) /* a name and a value */
 
 enum state { IDLE, SERVING, ENDING, ENDED };
 
@@ -54,15 +54,15 @@ struct onefd_fuse {
 	struct onefd_fuse_config config;
 	struct onefd_fuse_stats stats;
 	struct onefd_watch watch;
-	struct onefd_task end;		/* says that it has ended */
+	struct onefd_task end; /* says that it has ended */
 	onefd_fuse_fn *fn;
 	void *data;
-	struct onefd_fuse_op *current;	/* what a handler may begin */
-	struct onefd_link free;		/* the last used first: its memory is warm */
+	struct onefd_fuse_op *current; /* what a handler may begin */
+	struct onefd_link free;	       /* the last used first: its memory is warm */
 	struct onefd_link in_hand;
 	enum state state;
 	int reason;
-	pid_t pid;			/* who made it */
+	pid_t pid; /* who made it */
 	char *ops, *buffers;
 	size_t op_size, buffer_size;
 };
@@ -132,8 +132,8 @@ static void end(struct onefd_fuse *fuse, int reason)
  * directory wait. Its answer to FUSE_INIT, the first after the init handler and
  * from the same call, is completed on its way out.
  */
-#define INIT_FLAGS_AT		12u		/* in struct fuse_init_out */
-#define INIT_PARALLEL_DIROPS	(1u << 18)	/* <linux/fuse.h> */
+#define INIT_FLAGS_AT 12u		/* in struct fuse_init_out */
+#define INIT_PARALLEL_DIROPS (1u << 18) /* <linux/fuse.h> */
 
 static _Thread_local bool answers_init;
 
@@ -142,7 +142,7 @@ static void complete_init(struct iovec *iov, int count)
 	uint32_t flags;
 
 	if (count != 2 || iov[1].iov_len < INIT_FLAGS_AT + sizeof flags)
-		return;		/* it was refused */
+		return; /* it was refused */
 	memcpy(&flags, (char *)iov[1].iov_base + INIT_FLAGS_AT, sizeof flags);
 	flags |= INIT_PARALLEL_DIROPS;
 	memcpy((char *)iov[1].iov_base + INIT_FLAGS_AT, &flags, sizeof flags);
@@ -249,7 +249,7 @@ static bool dying(pid_t pid)
 	line = strstr(text, "\nSigPnd:");
 	if (line)
 		(void)sscanf(line, "\nSigPnd: %llx\nShdPnd: %llx", &pending, &shared);
-	return (pending | shared) & 1ull << (9 - 1);	/* SIGKILL */
+	return (pending | shared) & 1ull << (9 - 1); /* SIGKILL */
 }
 
 static void interrupted(fuse_req_t req, void *data)
@@ -388,8 +388,8 @@ static int check_loop(const struct onefd *loop)
 	return onefd_stats(loop, &none, 0);
 }
 
-int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
-		   struct fuse_session *session, const struct onefd_fuse_config *config)
+int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop, struct fuse_session *session,
+		   const struct onefd_fuse_config *config)
 {
 	static const struct onefd_fuse_config none;
 	struct onefd_fuse *fuse;
@@ -441,7 +441,8 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 	if (!fuse || !conn)
 		return;
 	depth = fuse->config.depth;
-	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	conn->want &=
+		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	conn->max_background = depth < UINT16_MAX ? depth : UINT16_MAX;
 	conn->congestion_threshold = conn->max_background - conn->max_background / 4;
 	/* The kernel counts in pages what it may send: this bounds the reads, too. */
