@@ -53,6 +53,8 @@ dirs=
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/onefd-mounts.XXXXXX") || exit 1
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
+# Some tests act as another user.
+chmod 755 "$scratch"
 
 mount_image ext4 -q -F
 mount_image xfs -q -f

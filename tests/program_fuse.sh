@@ -19,7 +19,7 @@ mounts_in_the_background() {
 	"$daemon" -o "source=$source" "$mount" >said 2>&1 </dev/null || { cat said; return 1; }
 	same content "$(cat "$mount/file")" below && same said "$(cat said)" "" &&
 	pid=$(pgrep -f -- "source=$source $mount") && umount "$mount" &&
-	timeout 10 tail --pid="$pid" -f /dev/null
+	timeout 10 tail --pid="$pid" -s 0.1 -f /dev/null
 }
 
 takes_its_source_as_an_argument() {
@@ -28,7 +28,7 @@ takes_its_source_as_an_argument() {
 	echo below >"$source/file"
 	"$daemon" "$source" "$mount" && same content "$(cat "$mount/file")" below || return
 	pid=$(pgrep -f -- "$source $mount") && kill "$pid" &&
-	timeout 10 tail --pid="$pid" -f /dev/null && ! is_mounted
+	timeout 10 tail --pid="$pid" -s 0.1 -f /dev/null && ! is_mounted
 }
 
 umount_ends_it() {
@@ -79,13 +79,14 @@ bad_input_is_one_line_and_status_1() {
 	fails "*file*: Not a directory" -f -o "source=$source" file &&
 	fails "*--nonsense*" -f --nonsense -o "source=$source" "$mount" &&
 	fails "*nonsense*" -f -o "source=$source,nonsense" "$mount" &&
-	fails "*" -f "$source" "$mount" more && fails "*" && fails "*" "$source" || return
+	fails "*more*" -f "$source" "$mount" more && fails "*" && fails "*" "$source" &&
+	fails "*" -o "source=$source" || return
 	! is_mounted || { echo "it was mounted all the same"; return 1; }
 }
 
 help_is_for_standard_output() {
 	needs_ours
-	"$daemon" --help | grep -q '^usage: '
+	"$daemon" --help 2>/dev/null | grep -q '^usage: '
 }
 
 reports_on_sigusr1() {
@@ -145,7 +146,7 @@ the_checker_finds_one_wrong_byte() {
 	local said
 
 	begin "$@"
-	serve && said=$("$checker" --seed 1 --ops 3000 --spoil 1000 $limits "$mount")
+	serve && said=$("$checker" --seed 1 --ops 3000 --spoil 3000 $limits "$mount")
 	same status $? 1 && same "lines" "$(wc -l <<<"$said")" 1 && [[ $said == *"is 0x"*", not 0x"* ]] || {
 		echo "the checker said: $said"
 		return 1
@@ -158,7 +159,7 @@ nothing_is_refused_where_the_file_system_takes_it() {
 	needs_ours
 	mkdir plain
 	# What is refused there is refused here: the same operations.
-	serve && same refused "$("$checker" --seed 3 "$mount")" "$("$checker" --seed 3 plain)" && stop
+	serve && same refused "$("$checker" --seed 3 --ops 4000 "$mount")" "$("$checker" --seed 3 --ops 4000 plain)" && stop
 }
 
 git_clones_and_checks() {

@@ -198,7 +198,8 @@ disk_cut_short_is_eio() {
 
 	begin "$@"
 	with_source ext4 64M
-	head -c 40M /dev/urandom >"$source/file" && sync -f "$source/file" && umount "$source" || return
+	loop=$(findmnt -no SOURCE "$source")
+	head -c 40M /dev/urandom >"$source/file" && umount "$source" && until_free "$loop" || return
 	mount -o loop,ro "$here/image" "$source" && truncate -s 12M "$here/image" &&
 	serve && fails_with EIO 'f = open(mount + "/file", "rb")
 while f.read(1 << 20): pass' && stat "$mount/file" >/dev/null && kill -0 "$server" && stop

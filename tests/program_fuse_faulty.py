@@ -92,7 +92,9 @@ class Mount:
     def gone(self):
         assert self.process.wait(PATIENCE) == 0 or not OURS, self.text()
         assert not mounted(self.path), "it is still mounted"
-        assert not OURS or self.text() == "", self.text()
+        # libfuse remarks on its own that a request was on its way when the device went.
+        said = [line for line in self.text().splitlines() if "reading device" not in line]
+        assert not OURS or not said, said
 
     def text(self):
         self.said.seek(0)
