@@ -38,6 +38,7 @@ static char top[64]; /* a directory made by main() */
 
 /* ---- what a test may handle itself --------------------------------------- */
 
+static bool through_pages;	/* reads, by way of the page cache: in the background */
 static void (*on_lookup)(fuse_req_t req, const char *name);
 static void (*on_read)(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset);
 static void (*on_write)(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
@@ -112,7 +113,7 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fi->direct_io = 1;
+	fi->direct_io = !through_pages;
 	(void)fuse_reply_open(req, fi);
 }
 

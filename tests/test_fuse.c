@@ -317,6 +317,32 @@ START_TEST(full_session_leaves_the_loop_asleep)
 }
 END_TEST
 
+/* Of 8, what reads ahead has 6. */
+START_TEST(look_up_finds_room_beside_reads_in_the_background)
+{
+	struct client readers[16], client;
+
+	through_pages = true;
+	on_read = hold_read;
+	serve(&(struct onefd_fuse_config){ .depth = 8 });
+	for (int i = 0; i < 16; i++)
+		start_client(&readers[i], look, i);
+	for (int i = 0; i < 16; i++)
+		end_client(&readers[i], 0);
+	for (int i = 0; i < 16; i++)
+		start_client(&readers[i], read_page, i);
+	run_until(held_count >= 6);
+	start_client(&client, look, 100);
+	end_client(&client, 0);
+	on_read = NULL;
+	for (int i = 0; i < held_count; i++)
+		answer_read(&held[i]);
+	for (int i = 0; i < 16; i++)
+		end_client(&readers[i], 0);
+	finish();
+}
+END_TEST
+
 /* ---- what the kernel is asked for -------------------------------------------- */
 
 /* The number of the connection: that of the mount's device. */
@@ -414,8 +440,8 @@ START_TEST(kernel_is_asked_for_depth_and_transfer)
 	serve(&config);
 	start_client(&client, move_much, 0);
 	end_client(&client, 0);
-	ck_assert_int_eq(controlled("max_background"), 50);
-	ck_assert_int_eq(controlled("congestion_threshold"), 38);
+	ck_assert_int_eq(controlled("max_background"), 38);
+	ck_assert_int_eq(controlled("congestion_threshold"), 29);
 	ck_assert_uint_eq(most_read, transfer);
 	ck_assert_uint_eq(most_written, transfer);
 	finish();
@@ -1113,6 +1139,7 @@ int main(void)
 	tcase_add_test(tcase, data_is_as_the_last_user_left_it);
 	tcase_add_test(tcase, with_depth_in_hand_no_more_is_received);
 	tcase_add_test(tcase, full_session_leaves_the_loop_asleep);
+	tcase_add_test(tcase, look_up_finds_room_beside_reads_in_the_background);
 	tcase_add_loop_test(tcase, kernel_is_asked_for_depth_and_transfer, 0, 3);
 	tcase = add_case(suite, "interrupts", set_up, tear_down);
 	tcase_add_test(tcase, signal_interrupts_what_is_interruptible);

@@ -72,8 +72,9 @@ int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
 int onefd_fuse_free(struct onefd_fuse *fuse);
 
 /*
- * To be called in the init handler, which must exist: asks the kernel for depth
- * and transfer as configured, and for no splice. Leaves all else to the caller. Where
+ * To be called in the init handler, which must exist: asks the kernel for transfer
+ * as configured, for three quarters of depth in the background, so that a look-up
+ * finds room, and for no splice. Leaves all else to the caller. Where
  * FUSE_CAP_PARALLEL_DIROPS is wanted, as it is unless taken back before, and
  * libfuse is older than 3.17, whose answer forgets it, this takes over the session's
  * reading and writing (fuse_session_custom_io()) to complete that answer.

@@ -443,6 +443,8 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 	depth = fuse->config.depth;
 	conn->want &=
 		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	/* If readahead and writeback had all, a look-up would wait for one of them. */
+	depth -= depth / 4;
 	conn->max_background = depth < UINT16_MAX ? depth : UINT16_MAX;
 	conn->congestion_threshold = conn->max_background - conn->max_background / 4;
 	/* The kernel counts in pages what it may send: this bounds the reads, too. */
