@@ -25,9 +25,10 @@
 
 /* Most bytes of one copy_file_range(2): how long it has a worker. */
 #define COPY_MOST	(32u << 20)
-/* Tries of what the source interrupts, each after twice as long as the one before:
- * a minute in all. */
-#define TRIES		16u
+/* Tries of what the source interrupts, each after twice as long as the one before up
+ * to a quarter of a second: a minute in all. */
+#define TRIES		240u
+#define WAIT_DOUBLES	8u
 
 static struct file *file_of(const struct fuse_file_info *fi)
 {
@@ -404,23 +405,29 @@ static void once_more(struct onefd_timer *timer)
 	transfer_go(transfer, transfer->done);
 }
 
+static void try_again(struct transfer *transfer)
+{
+	struct onefd *loop = transfer->fs->loop;
+	unsigned doubled = transfer->tries < WAIT_DOUBLES ? transfer->tries : WAIT_DOUBLES;
+
+	transfer->tries++;
+	onefd_timer_init(&transfer->timer, once_more);
+	onefd_timer_start(loop, &transfer->timer, onefd_now(loop) + (UINT64_C(1000000) << doubled));
+}
+
 /* Whether there is nothing more to be done: it failed, or is tried once more. No program
  * expects EINTR or EAGAIN of a file. */
 static bool has_failed(struct transfer *transfer)
 {
-	struct onefd_req *req = &transfer->op->req;
+	ssize_t res = transfer->op->req.res;
+	bool interrupted = res == -EAGAIN || res == -EINTR;
 
-	if (req->res >= 0)
+	if (res >= 0)
 		return false;
-	if ((req->res == -EAGAIN || req->res == -EINTR) && transfer->tries < TRIES) {
-		uint64_t wait = UINT64_C(1000000) << transfer->tries++;
-
-		onefd_timer_init(&transfer->timer, once_more);
-		onefd_timer_start(transfer->fs->loop, &transfer->timer,
-				  onefd_now(transfer->fs->loop) + wait);
-		return true;
-	}
-	transfer_fail(transfer, req->res == -EAGAIN || req->res == -EINTR ? -EIO : req->res);
+	if (interrupted && transfer->tries < TRIES)
+		try_again(transfer);
+	else
+		transfer_fail(transfer, interrupted ? -EIO : res);
 	return true;
 }
 
