@@ -699,6 +699,34 @@ START_TEST(session_serves_again_after_a_stop)
 }
 END_TEST
 
+/* The mount stays, and who uses it waits meanwhile; on another loop, too. */
+START_TEST(session_is_handed_on)
+{
+	struct onefd *first = loop;
+	struct client client;
+
+	serve(NULL);
+	start_client(&client, read_page, 1);
+	end_client(&client, 0);
+	onefd_fuse_stop(here.fuse);
+	run_until(here.ended);
+	must(onefd_fuse_free(here.fuse));
+	must(onefd_free(first));
+	here.ended = 0;
+	must(onefd_new(&loop, test_config()));
+	must(onefd_fuse_new(&here.fuse, loop, here.session, &small));
+	must(onefd_fuse_start(here.fuse, note_end, &here));
+	on_write = hold_write;
+	start_client(&client, write_own_bytes, 2);
+	run_until(held_count == 1);
+	ck_assert_uint_eq((uintptr_t)held[0].bytes % 4096, 0);
+	(void)fuse_reply_write(held[0].op->fuse, held[0].size);
+	onefd_fuse_end(held[0].op);
+	end_client(&client, 0);
+	finish();
+}
+END_TEST
+
 START_TEST(end_interrupts_what_is_interruptible)
 {
 	struct client client;
@@ -1153,6 +1181,7 @@ int main(void)
 	tcase_add_test(tcase, what_was_never_started_is_not_stopped);
 	tcase_add_loop_test(tcase, stop_in_a_handler_waits_for_its_request, 0, 2);
 	tcase_add_test(tcase, session_serves_again_after_a_stop);
+	tcase_add_test(tcase, session_is_handed_on);
 	tcase_add_test(tcase, end_interrupts_what_is_interruptible);
 	tcase_add_test(tcase, what_is_submitted_at_the_end_is_interrupted);
 	tcase_add_test(tcase, session_exit_ends_it_at_the_next_request);
