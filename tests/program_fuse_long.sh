@@ -88,15 +88,17 @@ walk_of_many_files() {
 }
 
 as_postgres() {
-	setpriv --reuid=postgres --regid=postgres --init-groups env -C "$here" PATH="$binaries:$PATH" "$@"
+	"${postgres_user[@]}" "$@"
 }
 
+# As $postgres: who is its parent reaps it, whoever reaps orphans.
 start_postgres() {
-	as_postgres pg_ctl -D "$mount/data" -w -t 120 -l "$here/sockets/log" \
-		-o "-c listen_addresses='' -k '$here/sockets'" start >/dev/null || {
-		tail -n 5 "$here/sockets/log"
-		return 1
-	}
+	"${postgres_user[@]}" postgres -D "$mount/data" -c listen_addresses= -k "$here/sockets" \
+		>>"$here/sockets/log" 2>&1 &
+	postgres=$!
+	until as_postgres pg_isready -q -h "$here/sockets"; do
+		kill -0 $postgres || { tail -n 5 "$here/sockets/log"; return 1; }
+	done
 }
 
 ask_postgres() {
@@ -105,12 +107,16 @@ ask_postgres() {
 
 # The server and all its processes, at once.
 kill_postgres() {
-	local pid
+	local pid processes
 
-	pid=$(head -n 1 "$source/data/postmaster.pid") &&
-	kill -KILL "$pid" $(pgrep -P "$pid") || return
-	while pgrep -f -- "$mount/data" >/dev/null; do
-		:
+	processes=$(pgrep -P $postgres)
+	# shellcheck disable=SC2086 # a list of words
+	kill -KILL $postgres $processes
+	wait $postgres
+	for pid in $processes; do
+		while grep -q '^State:.[^Z]' "/proc/$pid/status" 2>/dev/null; do
+			:
+		done
 	done
 }
 
@@ -128,7 +134,9 @@ postgresql_recovers_from_a_crash() {
 	needs_ours
 	binaries=$(dirname "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)")
 	[ -x "$binaries/initdb" ] || { echo "postgresql is not installed"; exit 77; }
-	mkdir "$here/sockets" && chown postgres "$here/sockets" "$source" &&
+	postgres_user=(setpriv --reuid=postgres --regid=postgres --init-groups
+		env --default-signal=INT -C "$here" PATH="$binaries:$PATH")
+	mkdir "$here/sockets" && touch "$here/sockets/log" && chown -R postgres "$here/sockets" "$source" &&
 	serve -o allow_other,default_permissions && as_postgres initdb -D "$mount/data" >"$here/said.initdb" 2>&1 ||
 		{ tail -n 5 "$here/said.initdb"; return 1; }
 	start_postgres && as_postgres pgbench -h "$here/sockets" -iq -s 2 postgres >/dev/null 2>&1 || return
@@ -147,7 +155,7 @@ postgresql_recovers_from_a_crash() {
 			update pgbench_tellers set tbalance = 0" >/dev/null 2>&1
 		: >"$here/sockets/log"
 	done
-	as_postgres pg_ctl -D "$mount/data" -w -m fast stop >/dev/null && stop
+	kill -INT $postgres && wait $postgres && stop
 }
 
 pjdfstest_passes() {
