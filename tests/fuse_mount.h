@@ -39,6 +39,7 @@ static char top[64]; /* a directory made by main() */
 /* ---- what a test may handle itself --------------------------------------- */
 
 static bool through_pages;	/* reads, by way of the page cache: in the background */
+static unsigned too_much;	/* wanted of the kernel */
 static void (*on_lookup)(fuse_req_t req, const char *name);
 static void (*on_read)(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset);
 static void (*on_write)(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
@@ -62,6 +63,7 @@ static void fs_init(void *data, struct fuse_conn_info *conn)
 	struct mounted *mounted = data;
 
 	onefd_fuse_init(mounted->fuse, conn);
+	conn->want |= too_much;
 }
 
 static void describe_node(fuse_ino_t ino, struct stat *st)

@@ -772,6 +772,15 @@ START_TEST(session_exit_ends_it_at_the_next_request)
 }
 END_TEST
 
+START_TEST(session_whose_wants_are_refused_ends)
+{
+	too_much = 1u << 31;
+	serve(NULL);
+	run_until(here.ended);
+	finish();
+}
+END_TEST
+
 START_TEST(aborted_session_ends_with_enodev)
 {
 	struct client client;
@@ -1185,6 +1194,7 @@ int main(void)
 	tcase_add_test(tcase, end_interrupts_what_is_interruptible);
 	tcase_add_test(tcase, what_is_submitted_at_the_end_is_interrupted);
 	tcase_add_test(tcase, session_exit_ends_it_at_the_next_request);
+	tcase_add_test(tcase, session_whose_wants_are_refused_ends);
 	tcase_add_test(tcase, aborted_session_ends_with_enodev);
 	tcase_add_loop_test(tcase, aborted_session_ends_after_what_is_in_hand, 0, 2);
 	tcase_add_test(tcase, unmounted_session_ends_with_enodev);

@@ -22,6 +22,7 @@ static int answers[8], next_answer, answer_count; /* errnos that reads give firs
 static int ended, reason;
 static int looked_up; /* the handler was called */
 static void (*handler)(fuse_req_t req);
+static uint32_t sender; /* of requests: no process that we can see */
 
 /* ---- the device ----------------------------------------------------------- */
 
@@ -47,7 +48,7 @@ static void send_request(uint32_t opcode, uint64_t unique, const void *body, siz
 				     .opcode = opcode,
 				     .unique = unique,
 				     .nodeid = FUSE_ROOT_ID,
-				     .pid = (uint32_t)getpid() };
+				     .pid = sender };
 	struct iovec parts[] = { { &in, sizeof in }, { (void *)(uintptr_t)body, size } };
 
 	ck_assert_int_eq(writev(kernel, parts, 2), (ssize_t)in.len);
@@ -325,6 +326,91 @@ START_TEST(interrupt_may_come_before_its_request)
 }
 END_TEST
 
+static void came(struct onefd_req *req)
+{
+	ck_assert_int_eq(req->res, EPOLLIN);
+	(void)fuse_reply_err(op->fuse, EIO);
+	onefd_fuse_end(op);
+}
+
+static void wait_for_event(fuse_req_t req)
+{
+	keep(req);
+	onefd_prep_poll(&op->req, never, EPOLLIN);
+	must(onefd_fuse_submit(op, came));
+}
+
+/* Of a process in another name space nobody knows whether it is dying. */
+START_TEST(unknown_sender_is_not_dying)
+{
+	uint64_t one = 1;
+
+	never = (int)must_libc(eventfd(0, EFD_CLOEXEC));
+	begin(NULL);
+	handler = wait_for_event;
+	send_lookup(2);
+	send_interrupt(2);
+	while (stats().interrupted == 0)
+		must(onefd_dispatch(loop, -1));
+	ck_assert_uint_eq(stats().cancelled, 0);
+	ck_assert_int_eq(write(never, &one, sizeof one), sizeof one);
+	while (stats().in_hand)
+		must(onefd_dispatch(loop, -1));
+	expect_reply(2, -EIO);
+	handler = NULL;
+	close(never);
+	leave();
+}
+END_TEST
+
+/* The request stays in hand, to be replied to. */
+START_TEST(request_that_the_loop_refuses_is_in_hand_still)
+{
+	begin(NULL);
+	handler = keep;
+	send_lookup(2);
+	must(onefd_dispatch(loop, -1));
+	onefd_prep_call(&op->req, NULL, NULL);
+	ck_assert_int_eq(onefd_fuse_submit(op, came), -EINVAL);
+	ck_assert_uint_eq(stats().in_hand, 1);
+	(void)fuse_reply_err(op->fuse, EIO);
+	onefd_fuse_end(op);
+	handler = NULL;
+	leave();
+}
+END_TEST
+
+static void unused(struct onefd_watch *watch, uint32_t events)
+{
+	(void)watch;
+	(void)events;
+}
+
+START_TEST(start_that_fails_may_be_tried_again)
+{
+	struct onefd_watch watch;
+	int fd, device;
+
+	begin(NULL);
+	onefd_fuse_stop(fuse);
+	while (!ended)
+		must(onefd_dispatch(loop, -1));
+	ended = 0;
+	device = fuse_session_fd(session);
+	onefd_watch_init(&watch, device, unused);
+	must(onefd_watch_start(loop, &watch, EPOLLIN));
+	ck_assert_int_eq(onefd_fuse_start(fuse, note_end, &ended), -EEXIST);
+	onefd_watch_stop(&watch);
+	fd = dup(device);
+	close(device);
+	ck_assert_int_eq(onefd_fuse_start(fuse, note_end, &ended), -EBADF);
+	ck_assert_int_eq(dup2(fd, device), device);
+	close(fd);
+	must(onefd_fuse_start(fuse, note_end, &ended));
+	leave();
+}
+END_TEST
+
 /* libfuse has the kernel send it again, and it is gone with what it was for. */
 START_TEST(interrupt_of_what_is_answered_harms_nobody)
 {
@@ -353,6 +439,9 @@ int main(void)
 	tcase_add_test(tcase, full_is_seen_at_once);
 	tcase_add_test(tcase, lost_descriptor_ends_a_full_session);
 	tcase_add_test(tcase, interrupt_may_come_before_its_request);
+	tcase_add_test(tcase, unknown_sender_is_not_dying);
+	tcase_add_test(tcase, request_that_the_loop_refuses_is_in_hand_still);
+	tcase_add_test(tcase, start_that_fails_may_be_tried_again);
 	tcase_add_test(tcase, interrupt_of_what_is_answered_harms_nobody);
 	return run_suite(suite);
 }
