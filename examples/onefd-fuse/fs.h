@@ -40,7 +40,7 @@ struct fs {
 	struct onefd *loop;
 	struct fuse_session *session;
 	struct onefd_fuse *fuse;
-	const char *source;
+	char *source;
 	double timeout;			/* seconds for which the kernel may trust an answer */
 	bool direct;			/* the source's files are opened with O_DIRECT */
 	bool privileged;		/* may act as the caller */

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/securebits.h>
 #include <signal.h>
 #include <stddef.h>
@@ -369,17 +370,19 @@ static int open_places(const char *mountpoint)
 /* Before those that were given, which may say otherwise. */
 static int add_options(struct fuse_args *args)
 {
-	char *name, *list = NULL, *arg;
-	char max_read[40];
+	char name[PATH_MAX + 16], max_read[40], *list = NULL, *arg = NULL;
+	int r = -ENOMEM;
 
+	(void)snprintf(name, sizeof name, "fsname=%s", fs.source);
 	(void)snprintf(max_read, sizeof max_read, "max_read=%u", options.max_read);
-	if (asprintf(&name, "fsname=%s", fs.source) < 0 ||
-	    fuse_opt_add_opt(&list, "default_permissions,subtype=onefd-fuse") < 0 ||
-	    fuse_opt_add_opt_escaped(&list, name) < 0 ||
-	    (options.max_read && fuse_opt_add_opt(&list, max_read) < 0) ||
-	    asprintf(&arg, "-o%s", list) < 0)
-		return -ENOMEM;
-	return fuse_opt_insert_arg(args, 1, arg) < 0 ? -ENOMEM : 0;
+	if (fuse_opt_add_opt(&list, "default_permissions,subtype=onefd-fuse") == 0 &&
+	    fuse_opt_add_opt_escaped(&list, name) == 0 &&
+	    (!options.max_read || fuse_opt_add_opt(&list, max_read) == 0) &&
+	    asprintf(&arg, "-o%s", list) >= 0 && fuse_opt_insert_arg(args, 1, arg) == 0)
+		r = 0;
+	free(arg);
+	free(list);
+	return r;
 }
 
 /* What -h and -V ask for. */
@@ -395,35 +398,48 @@ static bool only_says(const struct fuse_cmdline_opts *cmdline)
 	return cmdline->show_help || cmdline->show_version;
 }
 
-int main(int argc, char **argv)
+static int mount_as_asked(struct fuse_args *args, const struct fuse_cmdline_opts *cmdline)
 {
-	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
-	struct fuse_cmdline_opts cmdline;
 	int r;
 
-	if (fuse_opt_parse(&args, &options, known, keep) < 0)
-		return 1;
-	if (options.places == 2)
-		options.source = options.place[0];
-	if (options.places)
-		fuse_opt_add_arg(&args, options.place[options.places - 1]);
-	if (fuse_parse_cmdline(&args, &cmdline) < 0)
-		return 1;
-	if (only_says(&cmdline))
+	if (only_says(cmdline))
 		return 0;
-	if (!options.source || !cmdline.mountpoint) {
+	if (!options.source || !cmdline->mountpoint) {
 		fprintf(stderr, "onefd-fuse: a directory and a mountpoint are wanted: see --help\n");
 		return 1;
 	}
-	r = open_places(cmdline.mountpoint);
+	r = open_places(cmdline->mountpoint);
 	if (r)
 		return r;
 	fs.direct = options.direct;
 	fs.timeout = options.timeout;
-	r = add_options(&args);
-	if (r >= 0 && !cmdline.foreground)
+	r = add_options(args);
+	if (r >= 0 && !cmdline->foreground)
 		r = go_to_background();
 	if (r < 0)
 		return fail("cannot start", -r);
-	return mount_and_serve(&args, cmdline.mountpoint);
+	return mount_and_serve(args, cmdline->mountpoint);
+}
+
+int main(int argc, char **argv)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
+	struct fuse_cmdline_opts cmdline = { 0 };
+	int r = 1;
+
+	if (fuse_opt_parse(&args, &options, known, keep) == 0) {
+		if (options.places == 2 && !options.source)
+			options.source = strdup(options.place[0]);
+		if (options.places)
+			(void)fuse_opt_add_arg(&args, options.place[options.places - 1]);
+		if (fuse_parse_cmdline(&args, &cmdline) == 0)
+			r = mount_as_asked(&args, &cmdline);
+	}
+	free(cmdline.mountpoint);
+	free(options.place[0]);
+	free(options.place[1]);
+	free(options.source);
+	free(fs.source);
+	fuse_opt_free_args(&args);
+	return r;
 }
