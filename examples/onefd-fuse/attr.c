@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
@@ -69,6 +70,7 @@ static int set_size(const struct call *call)
 	return insist(truncate(proc_path(call->at[0].fd).path, call->attr.st_size));
 }
 
+/* @set and @now: which bits of @valid speak of it. */
 static struct timespec time_to_set(int valid, int set, int now, struct timespec time)
 {
 	if (valid & now)
@@ -80,9 +82,10 @@ static struct timespec time_to_set(int valid, int set, int now, struct timespec 
 
 static int set_times(const struct call *call)
 {
+	int valid = call->valid;
 	struct timespec times[2] = {
-		time_to_set(call->valid, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, call->attr.st_atim),
-		time_to_set(call->valid, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, call->attr.st_mtim),
+		time_to_set(valid, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, call->attr.st_atim),
+		time_to_set(valid, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, call->attr.st_mtim),
 	};
 
 	return insist(utimensat(call->at[0].fd, "", times, AT_EMPTY_PATH));
@@ -187,10 +190,42 @@ static void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		fuse_reply_xattr(req, 0);
 }
 
+static bool is_in_group(fuse_req_t req, gid_t gid)
+{
+	bool is = fuse_req_ctx(req)->gid == gid;
+	int count = is ? 0 : fuse_req_getgroups(req, 0, NULL);
+	gid_t *groups = count > 0 ? malloc((size_t)count * sizeof *groups) : NULL;
+
+	if (groups)
+		count = fuse_req_getgroups(req, count, groups);
+	for (int i = 0; groups && i < count && !is; i++)
+		is = groups[i] == gid;
+	free(groups);
+	return is;
+}
+
+/* An ACL changes the mode: as chmod(2) does, that takes the set-group-ID bit from who is not of
+ * the group. */
+static void drop_set_gid(struct call *call)
+{
+	fuse_req_t req = call->op->fuse;
+	struct stat *attr = &call->attr;
+
+	if (strcmp(call->name, "system.posix_acl_access") || !fuse_req_ctx(req)->uid ||
+	    look(call) < 0 || !(attr->st_mode & S_ISGID) || is_in_group(req, attr->st_gid))
+		return;
+	attr->st_mode &= (mode_t)~S_ISGID;
+	(void)set_mode(call);
+}
+
 static int do_setxattr(struct call *call)
 {
-	return insist(setxattr(proc_path(call->at[0].fd).path, call->name, call->value, call->size,
-			       call->flags));
+	int r = insist(setxattr(proc_path(call->at[0].fd).path, call->name, call->value, call->size,
+				call->flags));
+
+	if (r >= 0)
+		drop_set_gid(call);
+	return r;
 }
 
 /* It fails or not: what was seen before is not to be believed. */

@@ -83,8 +83,11 @@ static int reopen(struct call *call, struct at *at)
 	return 0;
 }
 
-/* The umask is a thread's own once it has left the process's. */
-static void have_umask(mode_t mask)
+/*
+ * The umask is a thread's own once it has left the process's. The source's file system applies
+ * it, or the directory's default ACL in its place.
+ */
+static void have_umask(struct call *call, mode_t mask)
 {
 	static __thread bool left;
 
@@ -92,6 +95,8 @@ static void have_umask(mode_t mask)
 		left = unshare(CLONE_FS) == 0;
 	if (left)
 		(void)umask(mask);
+	else
+		call->mode &= ~mask;	/* UNTESTED: where unshare(2) is forbidden */
 }
 
 /*
@@ -120,7 +125,7 @@ static ssize_t run(void *arg)
 	}
 	if (!call->as_caller)
 		return call->work(call);
-	have_umask(ctx->umask);
+	have_umask(call, ctx->umask);
 	act_as(call->fs, ctx->uid, ctx->gid);
 	r = call->work(call);
 	act_as(call->fs, 0, 0);
@@ -159,6 +164,9 @@ static ssize_t meet(void *arg)
 
 static void answer(struct call *call)
 {
+	/* Cancelled: for who waits is dying. */
+	if (call->res == -ECANCELED)
+		call->res = -EINTR;
 	if (call->res < 0 && !call->fails)
 		fuse_reply_err(call->op->fuse, -call->res);
 	else
@@ -192,8 +200,10 @@ static bool borrows_descriptor(struct call *call)
 		return false;
 	for (int i = 0; i < 2; i++) {
 		struct at *at = &call->at[i];
-		struct file *file = at->inode && at->fd < 0 ? file_of_inode(at->inode, false) : NULL;
+		struct file *file = NULL;
 
+		if (at->inode && at->fd < 0)
+			file = file_of_inode(at->inode, false);
 		if (!file)
 			continue;
 		/* By /proc: who owns locks is the open file, which this is none of. */
@@ -223,7 +233,9 @@ static void met(struct onefd_req *req)
 /* Its mount is a worker's to look at, once. */
 static bool meets_mount(struct call *call)
 {
-	if (call->res < 0 || call->found.fd < 0 || inodes_mount(&call->fs->inodes, call->found.id.mount))
+	const struct found *found = &call->found;
+
+	if (call->res < 0 || found->fd < 0 || inodes_mount(&call->fs->inodes, found->id.mount))
 		return false;
 	onefd_prep_call(&call->op->req, meet, call);
 	return onefd_fuse_submit(call->op, met) >= 0;

@@ -50,11 +50,12 @@ static int fill(struct dir *dir)
 {
 	dir->next = dir->length = 0;
 	while (!dir->end && ENTRIES - dir->length > ENTRY_MOST) {
-		ssize_t n = insist(getdents64(dir->fd, dir->entries + dir->length, ENTRIES - dir->length));
+		char *to = dir->entries + dir->length;
+		int n = insist(getdents64(dir->fd, to, ENTRIES - dir->length));
 
 		/* Those before an error are there. */
 		if (n < 0)
-			return dir->length ? 0 : (int)n;
+			return dir->length ? 0 : n;
 		dir->length += (size_t)n;
 		dir->end = n == 0;
 	}
@@ -101,10 +102,11 @@ static int do_readdir(struct call *call)
 
 	while (r >= 0 && (entry = entry_at(dir))) {
 		struct stat st = plain(dir, entry);
-		size_t size = fuse_add_direntry(call->op->fuse, (char *)call->op->memory + used,
-						call->size - used, entry->d_name, &st, entry->d_off);
+		size_t left = call->size - used;
+		size_t size = fuse_add_direntry(call->op->fuse, (char *)call->op->memory + used, left,
+						entry->d_name, &st, entry->d_off);
 
-		if (size > call->size - used)
+		if (size > left)
 			break;
 		used += size;
 		step(dir, entry);

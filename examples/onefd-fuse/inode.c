@@ -211,8 +211,8 @@ static size_t hash(const struct identity *id)
 /* The mount by what it is: its number may be another's by now. */
 static bool is(const struct inode *inode, const struct mount *mount, const struct identity *id)
 {
-	return inode->mount == mount && inode->id.type == id->type && inode->id.length == id->length &&
-	       !memcmp(inode->id.handle, id->handle, id->length);
+	return inode->mount == mount && inode->id.type == id->type &&
+	       inode->id.length == id->length && !memcmp(inode->id.handle, id->handle, id->length);
 }
 
 static struct inode **bucket(const struct inodes *inodes, const struct identity *id)

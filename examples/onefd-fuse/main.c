@@ -71,7 +71,7 @@ static void usage(void)
 	       "    -o timeout=SECONDS     for which names and attributes are believed (1)\n");
 }
 
-/* ---- while it runs ------------------------------------------------------------------- */
+/* ---- while it runs ----------------------------------------------------------- */
 
 static void init(void *data, struct fuse_conn_info *conn)
 {
@@ -160,7 +160,7 @@ static int catch_signals(bool stats)
 	return r;
 }
 
-/* ---- in the background ------------------------------------------------------------------ */
+/* ---- in the background ------------------------------------------------------- */
 
 static int waiting = -1;		/* the parent, at the other end of a pipe */
 
@@ -208,7 +208,7 @@ static void say_ready(void)
 	(void)close(waiting);
 }
 
-/* ---- its life -------------------------------------------------------------------------- */
+/* ---- its life ---------------------------------------------------------------- */
 
 static int make_root(void)
 {
@@ -267,11 +267,12 @@ static int start(void)
 	unsigned depth = depth_for(limit);
 	struct onefd_fuse_config config = { .depth = depth, .extra = sizeof(struct call) };
 	struct onefd_config loop = { .threads = WORKERS, .depth = DEPTH };
-	int r = onefd_new(&fs.loop, &loop);
+	int r;
 
+	become_able();
+	r = onefd_new(&fs.loop, &loop);
 	if (r < 0)
 		return fail("cannot make a loop", -r);
-	become_able();
 	r = inodes_init(&fs.inodes, fs.loop, limit, 32 + 3 * depth);
 	if (r >= 0)
 		r = make_root();
@@ -338,7 +339,7 @@ static int mount_and_serve(struct fuse_args *args, const char *mountpoint)
 	return r;
 }
 
-/* ---- options ----------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------- */
 
 static int keep(void *data, const char *arg, int key, struct fuse_args *args)
 {
@@ -346,7 +347,7 @@ static int keep(void *data, const char *arg, int key, struct fuse_args *args)
 	(void)args;
 	if (key != FUSE_OPT_KEY_NONOPT)
 		return 1;
-	if (options.places == 2) {
+	if (options.places == 2 || (options.places && options.source)) {
 		fprintf(stderr, "onefd-fuse: %s: one argument too many\n", arg);
 		return -1;
 	}
@@ -404,6 +405,10 @@ static int mount_as_asked(struct fuse_args *args, const struct fuse_cmdline_opts
 
 	if (only_says(cmdline))
 		return 0;
+	if (!(options.timeout >= 0)) {
+		fprintf(stderr, "onefd-fuse: timeout: seconds are wanted, 0 or more\n");
+		return 1;
+	}
 	if (!options.source || !cmdline->mountpoint) {
 		fprintf(stderr, "onefd-fuse: a directory and a mountpoint are wanted: see --help\n");
 		return 1;

@@ -60,7 +60,9 @@ static int try_handles(const struct found *found, struct met *ret)
 	char path[40];
 	int fd;
 
-	if (found->id.type == OBJECT_NO_HANDLE || !(S_ISDIR(found->st.st_mode) || S_ISREG(found->st.st_mode)))
+	if (!S_ISDIR(found->st.st_mode) && !S_ISREG(found->st.st_mode))
+		return 0;
+	if (found->id.type == OBJECT_NO_HANDLE)
 		return 0;
 	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", found->fd);
 	ret->fd = insist(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));

@@ -17,7 +17,7 @@
 /* This mount may be below its own source: there it has no end. */
 static bool is_ourselves(const struct fs *fs, const struct found *found)
 {
-	return found->id.mount == fs->own_mount;
+	return fs->own_mount >= 0 && found->id.mount == fs->own_mount;
 }
 
 static int do_lookup(struct call *call)
@@ -25,7 +25,8 @@ static int do_lookup(struct call *call)
 	struct found *found = &call->found;
 
 	if (found->fd < 0) {
-		found->fd = insist(openat(call->at[0].fd, call->name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+		found->fd = insist(openat(call->at[0].fd, call->name,
+					  O_PATH | O_NOFOLLOW | O_CLOEXEC));
 		if (found->fd < 0)
 			return found->fd;
 	}
@@ -108,7 +109,8 @@ static int made(struct call *call, int r)
 
 static int do_mknod(struct call *call)
 {
-	return made(call, call->made ? 0 : insist(mknodat(call->at[0].fd, call->name, call->mode, call->rdev)));
+	return made(call, call->made ? 0 : insist(mknodat(call->at[0].fd, call->name, call->mode,
+							  call->rdev)));
 }
 
 static int do_mkdir(struct call *call)
@@ -118,7 +120,8 @@ static int do_mkdir(struct call *call)
 
 static int do_symlink(struct call *call)
 {
-	return made(call, call->made ? 0 : insist(symlinkat(call->other, call->at[0].fd, call->name)));
+	return made(call, call->made ? 0 : insist(symlinkat(call->other, call->at[0].fd,
+							    call->name)));
 }
 
 static struct call *begin_making(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -206,10 +209,10 @@ static int find_victim(struct call *call, int dir, const char *name)
 static int keep_victim(struct call *call, int r)
 {
 	struct found *victim = &call->found;
+	bool gone = r >= 0 && victim->fd >= 0 && object_stat(victim) >= 0 &&
+		    (!victim->st.st_nlink || S_ISDIR(victim->st.st_mode));
 
-	if (victim->fd < 0)
-		return r;
-	if (r < 0 || object_stat(victim) < 0 || (victim->st.st_nlink && !S_ISDIR(victim->st.st_mode))) {
+	if (victim->fd >= 0 && !gone) {
 		(void)close(victim->fd);
 		victim->fd = -1;
 	}
@@ -255,14 +258,15 @@ static void ll_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 static int do_rename(struct call *call)
 {
 	unsigned flags = (unsigned)call->flags;
-	int r = flags & (RENAME_NOREPLACE | RENAME_EXCHANGE) ? 0 :
-		find_victim(call, call->at[1].fd, call->other);
+	int from = call->at[0].fd, to = call->at[1].fd, r = 0;
 
+	if (!(flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)))
+		r = find_victim(call, to, call->other);
 	if (r < 0)
 		return r;
 	/* Without flags by the older call, which every file system has. */
-	r = flags ? insist(renameat2(call->at[0].fd, call->name, call->at[1].fd, call->other, flags)) :
-		    insist(renameat(call->at[0].fd, call->name, call->at[1].fd, call->other));
+	r = flags ? insist(renameat2(from, call->name, to, call->other, flags)) :
+		    insist(renameat(from, call->name, to, call->other));
 	return keep_victim(call, r);
 }
 

@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 #define TRIES_MOST	1000u
+#ifndef STATX_MNT_ID
+#define STATX_MNT_ID	0x1000u
+#endif
 
 union handle {
 	struct file_handle head;
@@ -17,22 +20,33 @@ bool object_again(unsigned *tries)
 {
 	static const struct timespec pause = { .tv_nsec = 1000000 };
 
-	if (errno == EINTR)
-		return true;
-	if (errno != EAGAIN)
+	bool waits = errno == EAGAIN;
+
+	if (!waits && errno != EINTR)
 		return false;
 	if (++*tries > TRIES_MOST) {
 		errno = EIO;
 		return false;
 	}
-	(void)nanosleep(&pause, NULL);
-	errno = EAGAIN;
+	if (waits)
+		(void)nanosleep(&pause, NULL);
 	return true;
 }
 
 int object_stat(struct found *found)
 {
 	return insist(fstatat(found->fd, "", &found->st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+}
+
+/* Asks the file system nothing. */
+static int mount_of(int fd)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &stx) < 0 ||
+	    !(stx.stx_mask & STATX_MNT_ID))
+		return -1;
+	return (int)stx.stx_mnt_id;
 }
 
 void object_identify(struct found *found)
@@ -43,8 +57,10 @@ void object_identify(struct found *found)
 	id->mount = -1;
 	id->type = OBJECT_NO_HANDLE;
 	id->length = 0;
-	if (name_to_handle_at(found->fd, "", &handle.head, &id->mount, AT_EMPTY_PATH) < 0)
+	if (name_to_handle_at(found->fd, "", &handle.head, &id->mount, AT_EMPTY_PATH) < 0) {
+		id->mount = mount_of(found->fd);
 		return;
+	}
 	id->type = handle.head.handle_type;
 	id->length = handle.head.handle_bytes;
 	memcpy(id->handle, handle.head.f_handle, id->length);
