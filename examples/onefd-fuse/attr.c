@@ -71,7 +71,7 @@ static int set_size(const struct call *call)
 }
 
 /* @set and @now: which bits of @valid speak of it. */
-static struct timespec time_to_set(int valid, int set, int now, struct timespec time)
+static struct timespec time_to_set(struct timespec time, int valid, int set, int now)
 {
 	if (valid & now)
 		time.tv_nsec = UTIME_NOW;
@@ -84,8 +84,8 @@ static int set_times(const struct call *call)
 {
 	int valid = call->valid;
 	struct timespec times[2] = {
-		time_to_set(valid, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, call->attr.st_atim),
-		time_to_set(valid, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, call->attr.st_mtim),
+		time_to_set(call->attr.st_atim, valid, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW),
+		time_to_set(call->attr.st_mtim, valid, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW),
 	};
 
 	return insist(utimensat(call->at[0].fd, "", times, AT_EMPTY_PATH));
