@@ -530,6 +530,8 @@ def a_copy_within_is_made_below(mount):
         assert n <= 32 << 20, n
     same("copied", done, 100 << 20)
     same("bytes", content(mount.above("to"))[:len(data)], data)
+    same("anywhere", os.copy_file_range(source, to, 12345, 1001, 70001), 12345)
+    same("bytes", os.pread(to, 12345, 70001), data[1001:1001 + 12345])
     same("written through the mount", mount.count(r"writes (\d+)"), 0)
     same("overlap", error_of(os.copy_file_range, to, to, 100, 0, 50), errno.EINVAL)
     os.close(source)

@@ -633,13 +633,36 @@ static void ll_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 	call_go(call, do_lseek, reply_lseek);
 }
 
-static int do_copy(struct call *call)
+static int copy(const struct call *call, int in, int out)
 {
 	off_t from = call->offset, to = call->other_offset;
 	size_t size = call->size < COPY_MOST ? call->size : COPY_MOST;
 
-	return insist(copy_file_range(call->file->of.fd, &from, call->other_file->of.fd, &to, size,
-				      (unsigned)call->flags));
+	return insist(copy_file_range(in, &from, out, &to, size, (unsigned)call->flags));
+}
+
+/*
+ * With O_DIRECT the kernel copies whole blocks alone: the page cache knows no alignment. If
+ * they may not be opened for it, the mount's kernel is left to read and to write.
+ */
+static int copy_by_cache(const struct call *call)
+{
+	int in = open_proc(call->file->of.fd, O_RDONLY | O_CLOEXEC);
+	int out = open_proc(call->other_file->of.fd, O_WRONLY | O_CLOEXEC);
+	int r = in < 0 || out < 0 ? -EOPNOTSUPP : copy(call, in, out);
+
+	if (in >= 0)
+		(void)close(in);
+	if (out >= 0)
+		(void)close(out);
+	return r;
+}
+
+static int do_copy(struct call *call)
+{
+	if ((call->file->of.flags | call->other_file->of.flags) & ONEFD_FILE_DIRECT)
+		return copy_by_cache(call);
+	return copy(call, call->file->of.fd, call->other_file->of.fd);
 }
 
 static void reply_copy(struct call *call)
