@@ -79,6 +79,7 @@ examples_of_a_page_run() {
 	[ -x "$prefix/bin/${1%.1}" ] || { echo "${1%.1} is not installed"; return 77; }
 	[ "$(shown "$page" | wc -l)" -ge 1 ] || { echo "no example"; return 1; }
 	! shown "$page" | grep -q /run/ || { echo "it wants a server"; return 77; }
+	! shown "$page" | grep -q ' ~/' || { echo "it wants somebody's files"; return 77; }
 	! shown "$page" | grep -q fusermount3 || [ -w /dev/fuse ] || { echo "no /dev/fuse"; return 77; }
 	mkdir -p backup && head -c 1M /dev/urandom >disk.img || return
 	while read -r line; do
