@@ -8,6 +8,7 @@ Over each file system of ONEFD_TEST_DIRS (mounts.sh), or where temporary files a
 import ctypes
 import errno
 import os
+import random
 import resource
 import signal
 import stat
@@ -273,6 +274,78 @@ def hard_links_share_a_number():
         assert os.stat(mount.path + "/b").st_nlink == 1 and read(mount.path + "/b") == "text"
 
 
+def act_at_random(top, seed, count):
+    """What may go wrong is that others were there before."""
+    chance = random.Random(seed)
+
+    def name():
+        return f"{top}/{chance.randrange(4)}/{chance.randrange(40)}"
+
+    def make():
+        with open(name(), "r+b" if chance.randrange(4) else "wb", buffering=0) as file:
+            os.write(file.fileno(), b"text")
+            assert os.fstat(file.fileno()).st_size in (0, 4, 10)
+
+    def read_all():
+        with open(name(), "rb", buffering=0) as file:
+            os.unlink(name())
+            assert os.fstat(file.fileno()).st_mode and file.read(4) is not None
+
+    acts = (make, make, read_all, lambda: os.mkdir(name()), lambda: os.rmdir(name()), lambda: os.unlink(name()),
+            lambda: os.rename(name(), name()), lambda: os.link(name(), name()), lambda: os.symlink("x", name()),
+            lambda: rename(name(), name(), EXCHANGE), lambda: os.chmod(name(), 0o600), lambda: os.stat(name()),
+            lambda: [entry.stat(follow_symlinks=False) for entry in os.scandir(os.path.dirname(name()))],
+            lambda: os.utime(name()), lambda: os.truncate(name(), 10), lambda: os.listdir(name()),
+            lambda: os.setxattr(name(), "user.a", b"b"), lambda: os.getxattr(name(), "user.a"))
+    for _ in range(count):
+        try:
+            chance.choice(acts)()
+        except OSError as error:
+            assert error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR,
+                                   errno.EPERM, errno.ENODATA, errno.EINVAL, errno.ENOTSUP, errno.ELOOP), error
+
+
+def many_at_once_meet_no_strange_error():
+    with Mount(limit=100) as mount:
+        for i in range(4):
+            os.mkdir(f"{mount.source}/{i}")
+        workers = []
+        for seed in range(8):
+            workers.append(os.fork())
+            if not workers[-1]:
+                try:
+                    act_at_random(mount.path, seed, 4000)
+                    os._exit(0)
+                except BaseException:  # pylint: disable=broad-except
+                    traceback.print_exc()
+                    os._exit(1)
+        results = [os.waitpid(pid, 0)[1] for pid in workers]
+        assert results == [0] * 8, results
+        shown = [f"{root}/{name}"[len(mount.path):] for root, ds, fs in os.walk(mount.path) for name in ds + fs]
+        there = [f"{root}/{name}"[len(mount.source):] for root, ds, fs in os.walk(mount.source) for name in ds + fs]
+        assert sorted(shown) == sorted(there)
+        for name in there:
+            a, b = os.lstat(mount.path + name), os.lstat(mount.source + name)
+            assert (a.st_ino, a.st_mode, a.st_nlink, a.st_size) == (b.st_ino, b.st_mode, b.st_nlink, b.st_size), name
+
+
+def large_files_removed_at_once_delay_nobody_for_descriptors():
+    with Mount(limit=100) as mount:
+        fds = []
+        for i in range(30):
+            fds.append(os.open(f"{mount.path}/{i}", os.O_CREAT | os.O_RDWR, 0o644))
+            os.posix_fallocate(fds[-1], 0, 4 << 20)
+            os.unlink(f"{mount.path}/{i}")
+        for fd in fds:
+            os.close(fd)
+        for i in range(200):
+            write(f"{mount.path}/{i}", "text")
+            assert read(f"{mount.path}/{i}") == "text"
+            os.unlink(f"{mount.path}/{i}")
+        until(lambda: mount.descriptors() < 60)
+        assert os.listdir(mount.path) == []
+
+
 # ---- mounts ---------------------------------------------------------------------------------
 
 
@@ -432,6 +505,22 @@ def as_user(uid, gid, umask, place, script):
     assert done.returncode == 0, done.stdout
 
 
+def as_ids(uid, gid, place, call):
+    pid = os.fork()
+    if not pid:
+        try:
+            os.chdir(place)
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+            call()
+            os._exit(0)
+        except BaseException:  # pylint: disable=broad-except
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def mode_of(path):
     return stat.S_IMODE(os.lstat(path).st_mode)
 
@@ -489,6 +578,11 @@ def access_control_lists_of_the_source_hold():
         as_user(1000, 2000, "022", mount.path, "cat secret")
         as_user(1001, 2000, "022", mount.path, "! cat secret")
         assert mode_of(mount.path + "/secret") == 0o640
+        os.chown(mount.path + "/secret", 1000, 3000)
+        os.chmod(mount.path + "/secret", 0o2750)
+        for gid, mode in (3000, 0o2751), (2000, 0o751):
+            as_ids(1000, gid, mount.path, lambda: os.setxattr("secret", "system.posix_acl_access", acl(7, 5, 1)))
+            assert mode_of(mount.source + "/secret") == mode, (gid, oct(mode_of(mount.source + "/secret")))
 
 
 def set_id_bits_go_when_others_change_a_file():
@@ -770,6 +864,7 @@ TESTS = (
     walks_and_open_files_share_few_descriptors, more_open_files_than_descriptors_is_emfile,
     what_has_no_name_is_there_for_who_has_it, what_was_removed_below_is_there_while_it_is_open,
     number_used_anew_is_no_old_inode, hard_links_share_a_number,
+    many_at_once_meet_no_strange_error, large_files_removed_at_once_delay_nobody_for_descriptors,
     another_file_system_below_is_shown_and_can_be_unmounted, bind_mounts_below_are_mounts,
     mounted_over_its_own_source, mounted_below_its_own_source, source_that_is_unplugged_is_an_error,
     without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,

@@ -10,7 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define TRIES_MOST 8u
+#define TRIES_MOST	2u
+#define PAUSE		UINT64_C(1000000)	/* nanoseconds between two tries, */
+#define SHORT_MOST	UINT64_C(1000000000)	/* ... and from the first to the last */
 
 static void pin(struct call *call, int i, fuse_ino_t ino)
 {
@@ -181,14 +183,32 @@ static void descriptors_are_free(struct closer_wait *wait)
 	go(onefd_container(wait, struct call, wait));
 }
 
+static void time_is_over(struct onefd_timer *timer)
+{
+	go(onefd_container(timer, struct call, timer));
+}
+
 /* An application knows nothing of our descriptors: for as long as there are any that others
- * can do without, it waits for them. */
+ * can do without, or other requests have them for a moment, it waits for them. */
 static bool waits_for_descriptors(struct call *call)
 {
+	struct inodes *inodes = &call->fs->inodes;
+	uint64_t now = onefd_now(call->fs->loop);
+
 	if (call->res != -EMFILE && call->res != -ENFILE)
 		return false;
+	if (!call->short_since)
+		call->short_since = now;
+	if (now - call->short_since > SHORT_MOST)
+		return false;
 	call->wait.fn = descriptors_are_free;
-	return call->tries++ < TRIES_MOST && inodes_relieve(&call->fs->inodes, &call->wait);
+	if (inodes_relieve(inodes, &call->wait))
+		return true;
+	if (!inodes_have_room(inodes))
+		return false;
+	onefd_timer_init(&call->timer, time_is_over);
+	onefd_timer_start(call->fs->loop, &call->timer, now + PAUSE);
+	return true;
 }
 
 /* One without a name, removed behind our back: it is there as long as it is open. */

@@ -33,8 +33,10 @@ struct call {
 	bool as_caller;			/* yours: work runs with the caller's uid, gid and umask */
 	bool fails;			/* yours: reply() replies to a failure, too */
 	bool stale;			/* the source opens no handle of an inode's any more */
-	unsigned tries;
+	unsigned tries;			/* of what may be borrowed */
+	uint64_t short_since;		/* onefd_now() when there was no descriptor left, or 0 */
 	struct closer_wait wait;
+	struct onefd_timer timer;
 
 	/* What handlers hand to work and back: whichever they need. */
 	const char *name, *other;

@@ -8,7 +8,8 @@
 
 #define BUCKETS_FIRST	1024u
 #define HELD_MOST	32768u
-#define RELIEF		64u		/* given back at once where there is none left */
+#define RELIEF		8u		/* given back at once where there is none left */
+#define LASTING		32u		/* what the process has open in any case, at most */
 #define IDLE		1000000000u	/* nanoseconds between two looks at the mounts */
 
 /* ---- mounts ----------------------------------------------------------------- */
@@ -195,6 +196,11 @@ bool inodes_relieve(struct inodes *inodes, struct closer_wait *wait)
 	for (unsigned i = 0; i < RELIEF && !list_empty(&inodes->recent); i++)
 		evict(inodes);
 	return closer_wait(&inodes->closer, wait);
+}
+
+bool inodes_have_room(const struct inodes *inodes)
+{
+	return inodes->files + inodes->held + LASTING < inodes->limit;
 }
 
 /* ---- the table -------------------------------------------------------------- */

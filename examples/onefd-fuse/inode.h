@@ -98,4 +98,7 @@ void inodes_unreserve(struct inodes *inodes, size_t count);
  * be given back. */
 bool inodes_relieve(struct inodes *inodes, struct closer_wait *wait);
 
+/* Whether it is only what is under way that has too many. */
+bool inodes_have_room(const struct inodes *inodes);
+
 #endif

@@ -102,7 +102,7 @@ static void report_inodes(FILE *out)
 	fprintf(out, "inodes %zu, descriptors for them %zu (at most %zu), reopened %llu, given back %llu\n",
 		inodes->count, inodes->held, inodes->held_most,
 		(unsigned long long)inodes->reopened, (unsigned long long)inodes->evicted);
-	fprintf(out, "open files %zu, descriptors that may be open %zu\n", inodes->files, inodes->limit);
+	fprintf(out, "open files %zu, descriptors that may be open %zu \n", inodes->files, inodes->limit);
 	for (const struct mount *mount = inodes->mounts; mount; mount = mount->next)
 		if (!mount->met.handles)
 			fprintf(out, "mount %d: no file handles%s, a descriptor for each of %zu inodes\n",
