@@ -77,7 +77,7 @@ go_to() {
 	for place in "${places[@]}"; do
 		[ "${place%%:*}" != "$1" ] || here=${place#*:}/onefd-fuse
 	done
-	rm -rf "$here"
+	rm -rf "${here:?}"
 	mkdir -p "$here/source" "$here/mount" "$here/scratch" || exit
 	chmod 755 "$here"
 	source=$here/source mount=$here/mount scratch=$here/scratch
@@ -102,7 +102,7 @@ end() {
 		umount -l "$mount" || break
 	done
 	umount "$here/control" 2>/dev/null
-	rm -rf --one-file-system "$here"
+	rm -rf --one-file-system "${here:?}"
 }
 
 # Nothing that hangs may keep the tests: without its daemon every call returns.

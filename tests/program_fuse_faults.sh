@@ -168,7 +168,7 @@ full_disk_is_enospc() {
 		fails_with ENOSPC 'os.posix_fallocate(os.open(mount + "/more", os.O_RDWR | os.O_CREAT), 0, 64 << 20)' &&
 		echo little >"$mount/little" 2>/dev/null
 		! mkdir "$mount"/directory{1..4000} 2>/dev/null || { echo "there is room for directories"; return 1; }
-		rm -r "$mount"/* && head -c 1M /dev/urandom >data && cp data "$mount/data" && cmp data "$mount/data" &&
+		rm -r "${mount:?}"/* && head -c 1M /dev/urandom >data && cp data "$mount/data" && cmp data "$mount/data" &&
 		rm "$mount/data" && stop || return
 	done
 }
