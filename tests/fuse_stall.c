@@ -5,7 +5,7 @@
  * Usage: fuse_stall prepare DIR | fuse_stall DIR SOURCE SECONDS
  *
  * DIR is a mount of SOURCE, on a slow disk. Twenty-four threads read the file "cold"
- * in it, anywhere; when all have it open, this one opens, asks (statx, not from the kernel's memory) and
+ * in it, anywhere; this one opens, asks (statx, not from the kernel's memory) and
  * reads (after the mount's own page was dropped) files of the directory "warm" in
  * turn, which SOURCE has in memory. A line for each: what, how many, and
  * microseconds at the median, p99 and most.
@@ -45,7 +45,6 @@ static struct samples samples[KINDS] = {
 	{ .name = "read" },
 };
 static atomic_bool over;
-static pthread_barrier_t all_open;
 static atomic_ulong cold_reads;
 static char cold_path[PATH_MAX];
 
@@ -128,7 +127,6 @@ static void *read_cold(void *arg)
 	if (fd < 0)
 		fail(cold_path);
 	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	(void)pthread_barrier_wait(&all_open);
 	while (!over) {
 		off_t at = (off_t)(rand_r(&state) % (COLD / BLOCK)) * BLOCK;
 
@@ -211,11 +209,9 @@ int main(int argc, char **argv)
 	snprintf(cold_path, sizeof cold_path, "%s/cold", argv[1]);
 	for (int i = 0; i < KINDS; i++)
 		samples[i].us = calloc(MOST_SAMPLES, sizeof *samples[i].us);
-	pthread_barrier_init(&all_open, NULL, READERS + 1);
 	for (int i = 0; i < READERS; i++)
 		if ((errno = pthread_create(&readers[i], NULL, read_cold, (void *)(uintptr_t)i)))
 			fail("pthread_create");
-	(void)pthread_barrier_wait(&all_open);
 	use_warm(argv[1], strtoull(argv[3], NULL, 10));
 	over = true;
 	for (int i = 0; i < READERS; i++)
