@@ -380,6 +380,18 @@ def another_file_system_below_is_shown_and_can_be_unmounted():
             os.close(fd)
 
 
+def what_is_no_file_is_found_where_a_mount_was_let_go():
+    with Mount("-o", "timeout=1000") as mount:
+        os.mkdir(mount.source + "/sub")
+        run("mount", "-t", "tmpfs", "tmpfs", mount.source + "/sub")
+        os.symlink("nowhere", mount.source + "/sub/link")
+        os.mkfifo(mount.source + "/sub/fifo")
+        for name in ("link", "fifo"):
+            os.stat(mount.path + "/sub")
+            until(lambda: not any(target.startswith(mount.source + "/sub") for target in mount.targets()))
+            assert os.lstat(f"{mount.path}/sub/{name}").st_nlink == 1
+
+
 def bind_mounts_below_are_mounts():
     with Mount() as mount:
         os.mkdir(mount.source + "/a")
@@ -865,7 +877,8 @@ TESTS = (
     what_has_no_name_is_there_for_who_has_it, what_was_removed_below_is_there_while_it_is_open,
     number_used_anew_is_no_old_inode, hard_links_share_a_number,
     many_at_once_meet_no_strange_error, large_files_removed_at_once_delay_nobody_for_descriptors,
-    another_file_system_below_is_shown_and_can_be_unmounted, bind_mounts_below_are_mounts,
+    another_file_system_below_is_shown_and_can_be_unmounted,
+    what_is_no_file_is_found_where_a_mount_was_let_go, bind_mounts_below_are_mounts,
     mounted_over_its_own_source, mounted_below_its_own_source, source_that_is_unplugged_is_an_error,
     without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,
     new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,

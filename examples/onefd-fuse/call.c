@@ -48,8 +48,6 @@ void call_end(struct call *call)
 	for (int i = 0; i < 2; i++) {
 		struct at *at = &call->at[i];
 
-		if (at->inode && at->again.fd >= 0)
-			inodes_mount_found_again(inodes, at->inode->mount, &at->again);
 		if (at->inode && at->fresh)
 			inode_reopened(inodes, at->inode, at->fd);
 		if (at->inode)
@@ -261,11 +259,25 @@ static bool meets_mount(struct call *call)
 	return onefd_fuse_submit(call->op, met) >= 0;
 }
 
+/* Before anything found there is looked at: of a link, say, no mount is met that opens handles. */
+static void hand_over_mounts(struct call *call)
+{
+	for (int i = 0; i < 2; i++) {
+		struct at *at = &call->at[i];
+
+		if (!at->inode || at->again.fd < 0)
+			continue;
+		inodes_mount_found_again(&call->fs->inodes, at->inode->mount, &at->again);
+		at->again.fd = -1;
+	}
+}
+
 static void done(struct onefd_req *req)
 {
 	struct call *call = onefd_container(req, struct onefd_fuse_op, req)->data;
 
 	call->res = (int)req->res;
+	hand_over_mounts(call);
 	if (!waits_for_descriptors(call) && !borrows_descriptor(call) && !meets_mount(call))
 		answer(call);
 }

@@ -76,7 +76,8 @@ int inodes_add_mount(struct inodes *inodes, const struct met *met)
 	if (!mount)
 		return -ENOMEM;
 	mount_is_held(inodes, mount);
-	return 0;
+	/* UNTESTED: it was let go, and what was met opens no handles any more, on a broken disk say. */
+	return inodes_mount(inodes, met->number) ? 0 : -ESTALE;
 }
 
 void inodes_mount_found_again(struct inodes *inodes, struct mount *mount, const struct met *met)
