@@ -951,6 +951,8 @@ def main():
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         print("1..0 # SKIP mounting needs root and /dev/fuse")
         return 0
+    # Its mounts go, too, when it takes too long.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.umask(0)
     os.chmod(TOP, 0o755)
     places = find_places()
@@ -971,8 +973,16 @@ def main():
             print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
     if ("overlay", TOP + "/overlay-all") in places:
         subprocess.run(["umount", TOP + "/overlay-all"], check=True)
-    shutil.rmtree(TOP)
     return failed != 0
 
 
-sys.exit(main())
+def tidy():
+    if mounted(TOP + "/overlay-all"):
+        subprocess.run(["umount", "-l", TOP + "/overlay-all"], check=True)
+    shutil.rmtree(TOP)
+
+
+try:
+    sys.exit(main())
+finally:
+    tidy()

@@ -895,6 +895,8 @@ def main():
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         print("1..0 # SKIP mounting needs root and /dev/fuse")
         return 0
+    # Its mounts go, too, when it takes too long.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     tests = [(test, *place) for place in PLACES for test in TESTS
              if not sys.argv[2:] or test.__name__ in sys.argv[2:]]
     print(f"1..{len(tests)}")
