@@ -16,11 +16,6 @@
 
 #define ASKED	100u	/* readdirplus that follow who asked for an extended attribute */
 
-static struct file *file_of(const struct fuse_file_info *fi)
-{
-	return (struct file *)(uintptr_t)fi->fh;
-}
-
 /* ---- attributes ---------------------------------------------------------------- */
 
 static int look(struct call *call)

@@ -17,6 +17,12 @@
 
 struct dir;
 
+/* An open file is the handle that the kernel was given. */
+static inline struct file *file_of(const struct fuse_file_info *fi)
+{
+	return (struct file *)(uintptr_t)fi->fh;
+}
+
 struct call {
 	struct fs *fs;
 	struct onefd_fuse_op *op;

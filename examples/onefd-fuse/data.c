@@ -30,11 +30,6 @@
 #define TRIES		240u
 #define WAIT_DOUBLES	8u
 
-static struct file *file_of(const struct fuse_file_info *fi)
-{
-	return (struct file *)(uintptr_t)fi->fh;
-}
-
 /* ---- what the kernel has of an inode ------------------------------------------ */
 
 static bool is_same(struct timespec a, struct timespec b)

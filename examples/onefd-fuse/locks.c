@@ -720,11 +720,6 @@ static void lock_go(struct lock *lock)
 
 /* ---- handlers ---------------------------------------------------------------------------- */
 
-static struct file *file_of(const struct fuse_file_info *fi)
-{
-	return (struct file *)(uintptr_t)fi->fh;
-}
-
 static struct lock *range_lock(fuse_req_t req, const struct fuse_file_info *fi, enum kind kind,
 			       const struct flock *range)
 {
