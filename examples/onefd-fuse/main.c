@@ -68,7 +68,8 @@ static void usage(void)
 	       "       onefd-fuse [options] -o source=DIR MOUNTPOINT\n"
 	       "    --direct               open the files of DIR with O_DIRECT\n"
 	       "    --stats                report on SIGUSR1 and at the end\n"
-	       "    -o timeout=SECONDS     for which names and attributes are believed (1)\n");
+	       "    -o timeout=SECONDS     for which names and attributes are believed (1)\n"
+	       "    -o max_read=BYTES      the most of one read (1048576)\n");
 }
 
 /* ---- while it runs ----------------------------------------------------------- */
@@ -102,7 +103,7 @@ static void report_inodes(FILE *out)
 	fprintf(out, "inodes %zu, descriptors for them %zu (at most %zu), reopened %llu, given back %llu\n",
 		inodes->count, inodes->held, inodes->held_most,
 		(unsigned long long)inodes->reopened, (unsigned long long)inodes->evicted);
-	fprintf(out, "open files %zu, descriptors that may be open %zu \n", inodes->files, inodes->limit);
+	fprintf(out, "open files %zu, descriptors that may be open %zu\n", inodes->files, inodes->limit);
 	for (const struct mount *mount = inodes->mounts; mount; mount = mount->next)
 		if (!mount->met.handles)
 			fprintf(out, "mount %d: no file handles%s, a descriptor for each of %zu inodes\n",
