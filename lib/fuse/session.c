@@ -216,11 +216,13 @@ static void readable(struct onefd_watch *watch, uint32_t events)
 	}
 	for (uint32_t i = 0; i < fuse->config.budget && !list_empty(free); i++)
 		if (!receive(fuse, list_entry(free->next, struct onefd_fuse_op, link)))
-			return;
-	if (list_empty(free)) {
+			break;
+	if (list_empty(free) && fuse->state == SERVING) {
 		fuse->stats.full++;
 		(void)onefd_watch_update(watch, 0);
 	}
+	/* The disk may begin while this turn replies to others. */
+	(void)onefd_flush(fuse->loop);
 }
 
 /* ---- requests in hand ------------------------------------------------------- */
