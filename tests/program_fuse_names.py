@@ -653,6 +653,46 @@ def extended_attributes_of_any_size():
         assert ctypes.get_errno() == errno.ERANGE
 
 
+def as_nobody(call, *arguments):
+    """What repr() says of the answer, for a user without privilege."""
+    ends = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(ends[1], repr(call(*arguments)).encode())
+        finally:
+            os._exit(0)
+    os.close(ends[1])
+    with open(ends[0], encoding="utf-8") as file:
+        said = file.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+def attributes_of_the_administrator_are_shown_to_nobody_else():
+    with Mount("-oallow_other") as mount:
+        write(mount.source + "/f")
+        write(mount.source + "/g")
+        try:
+            for name in "trusted.a", "user.b", "trusted.c":
+                os.setxattr(mount.source + "/f", name, b"")
+            os.setxattr(mount.source + "/g", "trusted.a", b"")
+        except OSError as error:
+            raise Skip(f"no attributes here: {error}") from error
+        os.chmod(mount.top, 0o711)
+        assert as_nobody(os.listxattr, mount.path + "/f") == "['user.b']"
+        assert as_nobody(os.listxattr, mount.path + "/g") == "[]"
+        name = os.fsencode(mount.path + "/f")
+        assert as_nobody(LIBC.listxattr, name, None, 0) == str(len("user.b") + 1)
+        buffer = ctypes.create_string_buffer(100)
+        assert as_nobody(LIBC.listxattr, name, buffer, 7) == "7"
+        assert as_nobody(LIBC.listxattr, name, buffer, 6) == "-1"
+        assert len(os.listxattr(mount.path + "/f")) >= 3
+
+
 def attributes_that_come_are_seen_at_once():
     with Mount("-otimeout=1000") as mount:
         for i in range(100):
@@ -883,7 +923,7 @@ TESTS = (
     without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,
     new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
-    attributes_that_come_are_seen_at_once, times_are_set_on_links_too,
+    attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once, times_are_set_on_links_too,
     rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
     directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,
     eintr_and_eagain_below_reach_nobody, source_of_any_name, options_of_mounts_work,

@@ -127,9 +127,30 @@ static int do_getxattr(struct call *call)
 	return r;
 }
 
+/* Leaves out of @names what none but the administrator is shown, as he is not who asks. */
+static int without_trusted(char *names, int length)
+{
+	char *to = names;
+
+	for (char *name = names, *next; name < names + length; name = next) {
+		next = name + strlen(name) + 1;
+		if (!strncmp(name, "trusted.", 8))
+			continue;
+		memmove(to, name, (size_t)(next - name));
+		to += next - name;
+	}
+	return (int)(to - names);
+}
+
+/* All of them, for how many there are depends on who asks. */
 static int do_listxattr(struct call *call)
 {
-	return insist(listxattr(proc_path(call->at[0].fd).path, call->op->memory, call->size));
+	char *names = call->op->memory;
+	int r = insist(listxattr(proc_path(call->at[0].fd).path, names, call->op->size));
+
+	if (r > 0 && call->fs->privileged && fuse_req_ctx(call->op->fuse)->uid)
+		r = without_trusted(names, r);
+	return call->size && r > (int)call->size ? -ERANGE : r;
 }
 
 /* What there is, or, asked for with no room, how much that is. */
@@ -190,10 +211,10 @@ static bool is_in_group(fuse_req_t req, gid_t gid)
 	bool is = fuse_req_ctx(req)->gid == gid;
 	int count = is ? 0 : fuse_req_getgroups(req, 0, NULL);
 	gid_t *groups = count > 0 ? malloc((size_t)count * sizeof *groups) : NULL;
+	int there = groups ? fuse_req_getgroups(req, count, groups) : 0;
 
-	if (groups)
-		count = fuse_req_getgroups(req, count, groups);
-	for (int i = 0; groups && i < count && !is; i++)
+	/* It says how many there are, of which it has put down no more than there was room for. */
+	for (int i = 0; i < there && i < count && !is; i++)
 		is = groups[i] == gid;
 	free(groups);
 	return is;
