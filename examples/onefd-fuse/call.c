@@ -269,6 +269,8 @@ static void hand_over_mounts(struct call *call)
 			continue;
 		inodes_mount_found_again(&call->fs->inodes, at->inode->mount, &at->again);
 		at->again.fd = -1;
+		/* Others may have been first: then ours is given back, and the work may be done anew. */
+		at->mount_fd = at->inode->mount->met.fd;
 	}
 }
 
