@@ -124,6 +124,8 @@ two_mounts_of_one_source() {
 
 	begin "$@"
 	serve && first=$server && mkdir "$here/second" || return
+	# Without its mount the first daemon ends, too.
+	trap 'umount -l "$here/mount" 2>/dev/null; end' EXIT
 	mount=$here/second
 	serve && echo one >"$here/mount/file" && same content "$(cat "$mount/file")" one &&
 	mv "$mount/file" "$mount/other" && same content "$(cat "$here/mount/other")" one && stop || return
