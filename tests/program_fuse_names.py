@@ -149,14 +149,13 @@ class Mount:
 
 
 def crowd(mount, count=2000):
-    """As many others as it takes that no descriptor is held for what was before."""
-    os.makedirs(mount.source + "/crowd", exist_ok=True)
+    """As many others as it takes that no descriptor is held for what was before: new ones,
+    for of those that it knows the kernel does not ask."""
+    directory = tempfile.mkdtemp(prefix="crowd.", dir=mount.source)
     for i in range(count):
-        path = f"{mount.source}/crowd/{i}"
-        if not os.path.exists(path):
-            write(path)
+        write(f"{directory}/{i}")
     for i in range(count):
-        os.stat(f"{mount.path}/crowd/{i}")
+        os.stat(f"{mount.path}/{os.path.basename(directory)}/{i}")
 
 
 # ---- descriptors and handles --------------------------------------------------------------
