@@ -28,6 +28,7 @@ PATIENCE = 60  # seconds: bounds a failure, measures nothing
 DAEMON = os.path.realpath(sys.argv[1])
 TOP = tempfile.mkdtemp(prefix="onefd-fuse.")
 F_OFD_SETLK, F_OFD_SETLKW = 37, 38
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fallocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
 
@@ -63,18 +64,19 @@ def error_of(function, *args):
 class Mount:
     """A daemon over a directory of @place: source and path are its two sides."""
 
-    def __init__(self, place, *options):
+    def __init__(self, place, *options, source=None):
+        self.place = place
         self.top = tempfile.mkdtemp(prefix="onefd-fuse.", dir=place)
         os.chmod(self.top, 0o755)
-        self.source, self.path = self.top + "/source", self.top + "/mount"
-        os.mkdir(self.source)
+        self.source, self.path = source or self.top + "/source", self.top + "/mount"
+        os.makedirs(self.source, exist_ok=True)
         os.chmod(self.source, 0o777)
         os.mkdir(self.path)
         self.options = options
         self.peers = []
 
     def __enter__(self):
-        self.said = open(self.top + "/said", "w+", encoding="utf-8")
+        self.said = tempfile.NamedTemporaryFile("w+", dir=TOP, encoding="utf-8")
         self.process = subprocess.Popen(
             [DAEMON, "-f", "--stats", *self.options, "-o", "allow_other,source=" + self.source, self.path],
             stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said)
@@ -122,6 +124,29 @@ class Mount:
                 subprocess.run(["umount", "-l", self.path], check=True)
             self.said.close()
             shutil.rmtree(self.top)
+
+
+class Freezer:
+    """Holds up all writes to the source's file system, if that is an image of the tests."""
+
+    def __init__(self, mount):
+        with open("/proc/self/mountinfo", encoding="ascii") as file:
+            fields = [line.split() for line in file]
+        if not any(line[4] == mount.place and " - ext4 /dev/loop" in " ".join(line) for line in fields):
+            raise Skip("no ext4 to be frozen")
+        self.mount = mount
+
+    def holds(self):
+        tasks = f"/proc/{self.mount.process.pid}/task"
+        return any("percpu_rwsem_wait" in content(f"{tasks}/{task}/wchan").decode() for task in os.listdir(tasks))
+
+    def __enter__(self):
+        self.fd = os.open(self.mount.source, os.O_RDONLY)
+        fcntl.ioctl(self.fd, FIFREEZE, 0)
+
+    def __exit__(self, *_):
+        fcntl.ioctl(self.fd, FITHAW, 0)
+        os.close(self.fd)
 
 
 class Peer:
@@ -314,25 +339,19 @@ def an_unlinked_file_is_written_read_and_mapped(mount):
 
 
 def a_full_disk_is_as_it_is_below(mount):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", mount.source], check=True)
-    with Mount(mount.top) as inner:
-        os.rmdir(inner.source)
-        os.symlink(mount.source, inner.source)
-        inner.process.kill()
-        inner.process.wait()
-        subprocess.run(["umount", "-l", inner.path], check=True)
-        try:
-            inner.__enter__()
+    small = mount.top + "/small"
+    os.mkdir(small)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", small], check=True)
+    try:
+        with Mount(mount.top, *mount.options, source=small) as inner:
             for path in inner.below, inner.above:
                 fd = os.open(path("file"), os.O_WRONLY | os.O_CREAT)
                 same("short", os.write(fd, bytes(1 << 21)), 1 << 20)
                 same("full", error_of(os.write, fd, b"x"), errno.ENOSPC)
                 os.close(fd)
                 os.unlink(path("file"))
-        finally:
-            subprocess.run(["umount", inner.path], check=True)
-            inner.gone()
-            subprocess.run(["umount", "-l", mount.source], check=True)
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
 
 
 def a_file_too_large_for_the_daemon_is_an_error(mount):
@@ -569,6 +588,29 @@ def writes_of_any_place_and_size_agree(mount):
     same("below", content(mount.below("file")), bytes(model))
     for fd in fds:
         os.close(fd)
+
+
+def read_directly(fd, offset):
+    with mmap.mmap(-1, 4096) as memory:
+        return os.preadv(fd, [memory], offset) and memory[:1]
+
+
+def a_read_waits_for_the_write_before_it(mount):
+    """Else the kernel could take old bytes into a page, which a mapping's change puts back."""
+    freezer = Freezer(mount)
+    make(mount.below("file"), b"1" * 8192)
+    writer, reader, other = (mount.peer() for _ in range(3))
+    to = writer.open(mount.above("file"), os.O_WRONLY)
+    fds = [peer.open(mount.above("file"), os.O_RDONLY | os.O_DIRECT) for peer in (reader, other)]
+    with freezer:
+        writer.start(f"os.pwrite({to}, b'2' * 4096, 0)")
+        until(freezer.holds)
+        reader.start(f"read_directly({fds[0]}, 0)")
+        until(lambda: mount.count(r"in hand (\d+)") == 2 or reader.has_answered())
+        same("beside it", other.do(f"read_directly({fds[1]}, 4096)"), b"1")
+        assert not reader.has_answered(), reader.end()
+    same("written", writer.end(), 4096)
+    same("read", reader.end(), b"2")
 
 
 # ---- locks of fcntl(2) --------------------------------------------------------------------------
@@ -909,8 +951,9 @@ DATA = (
     changes_below_in_one_tick_are_seen, what_grows_or_shrinks_below_is_seen_when_opened_again, what_is_replaced_below_is_seen_when_opened,
     an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
-    an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree)
-LOCKS = (
+    an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree,
+    a_read_waits_for_the_write_before_it)
+BUFFERED = (
     a_lock_is_seen_on_all_sides, who_is_in_the_way_is_said, a_lock_is_raised_and_lowered,
     closing_any_descriptor_drops_the_locks, one_process_with_several_descriptors_is_one_owner,
     a_child_has_no_lock_of_its_parents, who_waits_gets_it_when_it_is_free,
@@ -942,7 +985,7 @@ def cases(places):
         for test in DATA:
             yield test, name, place, ()
             yield test, name, place, ("--direct",)
-        for test in LOCKS:
+        for test in BUFFERED:
             yield test, name, place, ()
 
 

@@ -17,6 +17,7 @@
 
 #include "call.h"
 #include "locks.h"
+#include "transfer.h"
 
 #ifndef RWF_APPEND
 #define RWF_APPEND 0x10
@@ -24,10 +25,6 @@
 
 /* Most bytes of one copy_file_range(2): how long it has a worker. */
 #define COPY_MOST	(32u << 20)
-/* Tries of what the source interrupts, each after twice as long as the one before up
- * to a quarter of a second: a minute in all. */
-#define TRIES		240u
-#define WAIT_DOUBLES	8u
 
 /* ---- what the kernel has of an inode ------------------------------------------ */
 
@@ -338,97 +335,9 @@ static void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_err(req, 0);
 }
 
-/* ---- requests to the loop ------------------------------------------------------------ */
+/* ---- reading and writing ------------------------------------------------------------ */
 
-/* What an op's data is while no worker has it. */
-struct transfer {
-	struct fs *fs;
-	struct onefd_fuse_op *op;
-	struct file *file;	/* pinned */
-	onefd_req_fn *done;
-	uint64_t began;		/* the turn */
-	size_t size, moved;	/* of a read: asked, and there */
-	off_t offset;
-	unsigned tries;
-	struct onefd_timer timer;
-};
 _Static_assert(sizeof(struct transfer) <= sizeof(struct call), "op->data has room for a call");
-
-static struct transfer *transfer_begin(fuse_req_t req, struct file *file)
-{
-	struct fs *fs = fs_of(req);
-	struct onefd_fuse_op *op = onefd_fuse_begin(fs->fuse, req);
-	struct transfer *transfer = op->data;
-
-	transfer->fs = fs;
-	transfer->op = op;
-	transfer->file = file_pin(file);
-	transfer->began = onefd_now(fs->loop);
-	transfer->tries = 0;
-	return transfer;
-}
-
-static void transfer_end(struct transfer *transfer)
-{
-	file_unpin(&transfer->fs->inodes, transfer->file);
-	onefd_fuse_end(transfer->op);
-}
-
-static void transfer_fail(struct transfer *transfer, ssize_t error)
-{
-	/* Cancelled: for who waits is dying. */
-	fuse_reply_err(transfer->op->fuse, error == -ECANCELED ? EINTR : (int)-error);
-	transfer_end(transfer);
-}
-
-static void transfer_go(struct transfer *transfer, onefd_req_fn *done)
-{
-	int r;
-
-	transfer->done = done;
-	r = onefd_fuse_submit(transfer->op, done);
-	if (r < 0)
-		transfer_fail(transfer, r);
-}
-
-static void once_more(struct onefd_timer *timer)
-{
-	struct transfer *transfer = onefd_container(timer, struct transfer, timer);
-
-	transfer->fs->data.again++;
-	transfer_go(transfer, transfer->done);
-}
-
-static void try_again(struct transfer *transfer)
-{
-	struct onefd *loop = transfer->fs->loop;
-	unsigned doubled = transfer->tries < WAIT_DOUBLES ? transfer->tries : WAIT_DOUBLES;
-
-	transfer->tries++;
-	onefd_timer_init(&transfer->timer, once_more);
-	onefd_timer_start(loop, &transfer->timer, onefd_now(loop) + (UINT64_C(1000000) << doubled));
-}
-
-/* Whether there is nothing more to be done: it failed, or is tried once more. No program
- * expects EINTR or EAGAIN of a file. */
-static bool has_failed(struct transfer *transfer)
-{
-	ssize_t res = transfer->op->req.res;
-	bool interrupted = res == -EAGAIN || res == -EINTR;
-
-	if (res >= 0)
-		return false;
-	if (interrupted && transfer->tries < TRIES)
-		try_again(transfer);
-	else
-		transfer_fail(transfer, interrupted ? -EIO : res);
-	return true;
-}
-
-static struct transfer *transfer_of(struct onefd_req *req)
-{
-	return onefd_container(req, struct onefd_fuse_op, req)->data;
-}
 
 static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes,
 		  size_t moved)
@@ -440,15 +349,13 @@ static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes
 	fs->data.at_once += transfer->began == onefd_now(fs->loop);
 }
 
-/* ---- reading and writing ------------------------------------------------------------ */
-
 static void read_on(struct transfer *transfer);
 
 static void read_done(struct onefd_req *req)
 {
 	struct transfer *transfer = transfer_of(req);
 
-	if (has_failed(transfer))
+	if (transfer_has_failed(transfer))
 		return;
 	transfer->moved += (size_t)req->res;
 	/* What is short the kernel takes for the file's end, and on a disk it is. Elsewhere
@@ -492,13 +399,12 @@ static void read_on(struct transfer *transfer)
 	struct onefd_file *file = &transfer->file->of;
 	struct onefd_req *req = &transfer->op->req;
 	size_t moved = transfer->moved;
-	off_t at = transfer->offset + (off_t)moved;
 
-	if (moved && file->flags & ONEFD_FILE_DIRECT)
+	if (file->flags & ONEFD_FILE_DIRECT)
 		onefd_prep_call(req, read_rest, transfer);
 	else
 		onefd_prep_pread(req, file, (char *)transfer->op->memory + moved,
-				 transfer->size - moved, at);
+				 transfer->size - moved, transfer->offset + (off_t)moved);
 	transfer_go(transfer, read_done);
 }
 
@@ -506,20 +412,21 @@ static void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
 	struct transfer *transfer = transfer_begin(req, file_of(fi));
-	size_t room = transfer->op->size;
+	struct onefd_fuse_op *op = transfer->op;
 
 	(void)ino;
-	transfer->size = size < room ? size : room;
+	transfer->size = size < op->size ? size : op->size;
 	transfer->moved = 0;
 	transfer->offset = offset;
-	read_on(transfer);
+	onefd_prep_pread(&op->req, &transfer->file->of, op->memory, transfer->size, offset);
+	transfer_go_in_order(transfer, offset, offset + (off_t)transfer->size, false, read_done);
 }
 
 static void write_done(struct onefd_req *req)
 {
 	struct transfer *transfer = transfer_of(req);
 
-	if (has_failed(transfer))
+	if (transfer_has_failed(transfer))
 		return;
 	count(transfer, &transfer->fs->data.writes, &transfer->fs->data.bytes_written,
 	      (size_t)req->res);
@@ -554,7 +461,7 @@ static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		     struct fuse_file_info *fi)
 {
 	struct transfer *transfer;
-	struct onefd_fuse_op *op;
+	struct onefd_req *to_loop;
 
 	(void)ino;
 	if (fi->writepage && file_of(fi)->flags & O_APPEND) {
@@ -562,10 +469,13 @@ static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		return;
 	}
 	transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
-	op = transfer->op;
-	onefd_prep_pwrite(&op->req, &transfer->file->of, buf, size, offset);
-	op->req.rw_flags = write_flags(transfer->file, fi);
-	transfer_go(transfer, write_done);
+	to_loop = &transfer->op->req;
+	onefd_prep_pwrite(to_loop, &transfer->file->of, buf, size, offset);
+	to_loop->rw_flags = write_flags(transfer->file, fi);
+	/* The file may end elsewhere than the kernel believes. */
+	transfer_go_in_order(transfer, offset,
+			     to_loop->rw_flags & RWF_APPEND ? INT64_MAX : offset + (off_t)size, true,
+			     write_done);
 }
 
 /* ---- the rest -------------------------------------------------------------------------- */
@@ -574,7 +484,7 @@ static void no_more_done(struct onefd_req *req)
 {
 	struct transfer *transfer = transfer_of(req);
 
-	if (has_failed(transfer))
+	if (transfer_has_failed(transfer))
 		return;
 	fuse_reply_err(transfer->op->fuse, 0);
 	transfer_end(transfer);

@@ -7,6 +7,7 @@
  *	dir.c		handlers that speak of open directories
  *	data.c		handlers that speak of open files
  *	locks.c		locks of open files
+ *	transfer.c	a request of the loop's about an open file
  *	call.c		a request that a worker answers
  *	fs.c		what the mount shows of an object
  *	file.c		an open file of the source

@@ -262,6 +262,7 @@ static struct inode *inode_new(struct inodes *inodes, struct found *found, struc
 	inode->fd = -1;
 	list_init(&inode->recent);
 	list_init(&inode->files);
+	list_init(&inode->transfers);
 	mount->inodes++;
 	at = bucket(inodes, &inode->id);
 	inode->next = *at;

@@ -35,6 +35,9 @@ struct inode {
 	struct timespec mtime, ctime;
 	off_t size;
 	bool told_stale;	/* who opened it */
+	/* transfer.c */
+	struct onefd_link transfers;	/* writes under way, and what waits for them */
+	size_t held;		/* of those that wait */
 	struct locks *locks;	/* locks.c */
 	struct identity id;	/* allocated as long as its handle is */
 };
