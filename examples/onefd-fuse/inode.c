@@ -315,9 +315,10 @@ static struct inode *find(struct inodes *inodes, struct found *found, struct mou
 struct inode *inode_get(struct inodes *inodes, struct found *found)
 {
 	struct mount *mount = inodes_mount(inodes, found->id.mount);
-	struct inode *inode = find(inodes, found, mount);
+	struct inode *inode = mount ? find(inodes, found, mount) : NULL;
 
-	if (!inode)
+	/* No mount: it could not be met, for want of memory. */
+	if (!inode && mount)
 		inode = inode_new(inodes, found, mount);
 	if (!inode) {
 		if (found->fd >= 0)
