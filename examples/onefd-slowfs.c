@@ -194,11 +194,15 @@ int main(int argc, char **argv)
 
 	if (fuse_parse_cmdline(&args, &options) != 0)
 		return EXIT_FAILURE;
-	if (options.show_help || !options.mountpoint) {
+	if (options.show_help) {
 		puts("Usage: onefd-slowfs [-fh] [-o option[,...]] mountpoint\n"
 		     "  -f          stay in the foreground\n"
 		     "  -h, --help  this text");
-		return options.show_help ? EXIT_SUCCESS : EXIT_FAILURE;
+		return EXIT_SUCCESS;
+	}
+	if (!options.mountpoint) {
+		fputs("onefd-slowfs: a mountpoint is wanted, see --help\n", stderr);
+		return EXIT_FAILURE;
 	}
 	session = fuse_session_new(&args, &ops, sizeof ops, NULL);
 	if (!session || fuse_session_mount(session, options.mountpoint) != 0)

@@ -86,7 +86,7 @@ comes_again_as_a_daemon_and_ends_with_its_mount() {
 }
 
 wants_a_mountpoint() {
-	! "$slowfs" >said && grep -q ^Usage: said && "$slowfs" --help | diff - said
+	! "$slowfs" >said 2>err && [ ! -s said ] && [ "$(wc -l <err)" = 1 ] && "$slowfs" --help | grep -q ^Usage
 }
 
 run lists_ten_files

@@ -143,7 +143,7 @@ static void hold_signals(void)
 	sigset_t set;
 
 	(void)sigemptyset(&set);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3 + options.stats; i++)
 		(void)sigaddset(&set, signals[i]);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 }

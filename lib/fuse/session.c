@@ -230,28 +230,26 @@ static void readable(struct onefd_watch *watch, uint32_t events)
 /* Whether @pid, a thread, was told to die: an interrupt does not say. */
 static bool dying(pid_t pid)
 {
-	char path[40], text[4096], *line;
-	ssize_t length = -1;
-	unsigned long long pending = 0, shared = 0;
-	int fd;
+	unsigned long long set, pending = 0;
+	char path[40], *line = NULL;
+	size_t room = 0;
+	FILE *status;
 
 	/* One that is not in our name space. */
 	if (pid <= 0)
 		return false;
 	(void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		length = read(fd, text, sizeof text - 1);
-		(void)close(fd);
-	}
 	/* It is there, for it waits; but /proc may not be, or not show it. */
-	if (length < 0)
+	status = fopen(path, "re");
+	if (!status)
 		return false;
-	text[length] = 0;
-	line = strstr(text, "\nSigPnd:");
-	if (line)
-		(void)sscanf(line, "\nSigPnd: %llx\nShdPnd: %llx", &pending, &shared);
-	return (pending | shared) & 1ull << (9 - 1); /* SIGKILL */
+	/* Its groups, of which there may be 65536, stand before. */
+	while (getline(&line, &room, status) > 0)
+		if (sscanf(line, "SigPnd: %llx", &set) == 1 || sscanf(line, "ShdPnd: %llx", &set) == 1)
+			pending |= set;
+	free(line);
+	(void)fclose(status);
+	return pending & 1ull << (9 - 1); /* SIGKILL */
 }
 
 static void interrupted(fuse_req_t req, void *data)
