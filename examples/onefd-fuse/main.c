@@ -30,6 +30,9 @@
 
 #define DEPTH	256u
 #define WORKERS	8u
+/* Of a turn: a reply wakes a client, which takes the processor for a moment, and what others
+ * asked for meanwhile is not yet on its way to the disk. */
+#define BATCH	8u
 #define DESCRIPTORS_MOST 1048576u
 
 struct options {
@@ -266,8 +269,9 @@ static int start(void)
 {
 	size_t limit = descriptors();
 	unsigned depth = depth_for(limit);
-	struct onefd_fuse_config config = { .depth = depth, .extra = sizeof(struct call) };
-	struct onefd_config loop = { .threads = WORKERS, .depth = DEPTH };
+	struct onefd_fuse_config config = { .depth = depth, .budget = BATCH,
+					    .extra = sizeof(struct call) };
+	struct onefd_config loop = { .threads = WORKERS, .depth = DEPTH, .budget = BATCH };
 	int r;
 
 	become_able();
