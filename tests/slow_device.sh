@@ -23,7 +23,7 @@ skip() {
 }
 
 fail() {
-	echo "# $1: $(cat "$scratch/log" 2>/dev/null)"
+	echo "$1 failed: $(cat "$scratch/log" 2>/dev/null)" >&2
 	exit 1
 }
 
@@ -93,7 +93,7 @@ trap 'exit 130' INT TERM HUP
 make_image >"$scratch/log" 2>&1 || fail "mkfs.$fs"
 mount -t "$fs" -o loop,noatime "$scratch/image" "$scratch/fs" 2>"$scratch/log" ||
 	skip "no $fs here: $(cat "$scratch/log")"
-"$@" prepare "$scratch/fs" || fail "prepare"
+"$@" prepare "$scratch/fs" || fail "to prepare"
 umount "$scratch/fs" || fail "umount"
 start_device >"$scratch/log" 2>&1 || fail "slow device"
 
