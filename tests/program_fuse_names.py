@@ -692,6 +692,18 @@ def attributes_of_the_administrator_are_shown_to_nobody_else():
         assert len(os.listxattr(mount.path + "/f")) >= 3
 
 
+def without_attributes_the_kernel_asks_once():
+    with Mount("-ono_xattr", "-d") as mount:
+        write(mount.source + "/f", "text")
+        os.setxattr(mount.source + "/f", "user.a", b"")
+        for _ in range(3):
+            fails(errno.EOPNOTSUPP, os.getxattr, mount.path + "/f", "user.a")
+            write(mount.path + "/f", "more")
+        assert mount.text().count("opcode: GETXATTR") == 1
+        run("umount", mount.path)
+        assert mount.process.wait(PATIENCE) == 0
+
+
 def attributes_that_come_are_seen_at_once():
     with Mount("-otimeout=1000") as mount:
         for i in range(100):
@@ -922,7 +934,8 @@ TESTS = (
     without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,
     new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
-    attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once, times_are_set_on_links_too,
+    attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,
+    without_attributes_the_kernel_asks_once, times_are_set_on_links_too,
     rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
     directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,
     eintr_and_eagain_below_reach_nobody, source_of_any_name, options_of_mounts_work,

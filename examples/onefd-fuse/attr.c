@@ -302,9 +302,13 @@ void attr_handlers(struct fuse_lowlevel_ops *ops)
 {
 	ops->getattr = ll_getattr;
 	ops->setattr = ll_setattr;
+	ops->statfs = ll_statfs;
+}
+
+void xattr_handlers(struct fuse_lowlevel_ops *ops)
+{
 	ops->getxattr = ll_getxattr;
 	ops->listxattr = ll_listxattr;
 	ops->setxattr = ll_setxattr;
 	ops->removexattr = ll_removexattr;
-	ops->statfs = ll_statfs;
 }

@@ -62,6 +62,7 @@ struct fs {
 /* Handlers, put into @ops. */
 void names_handlers(struct fuse_lowlevel_ops *ops);
 void attr_handlers(struct fuse_lowlevel_ops *ops);
+void xattr_handlers(struct fuse_lowlevel_ops *ops);	/* without, the kernel asks once */
 void dir_handlers(struct fuse_lowlevel_ops *ops);
 void data_handlers(struct fuse_lowlevel_ops *ops);
 

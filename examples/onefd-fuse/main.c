@@ -37,7 +37,7 @@
 
 struct options {
 	char *source;
-	int direct, stats;
+	int direct, stats, no_xattr;
 	double timeout;
 	unsigned max_read;
 	char *place[2];			/* what stands without an option */
@@ -48,6 +48,7 @@ static const struct fuse_opt known[] = {
 	{ "source=%s", offsetof(struct options, source), 0 },
 	{ "timeout=%lf", offsetof(struct options, timeout), 0 },
 	{ "max_read=%u", offsetof(struct options, max_read), 0 },
+	{ "no_xattr", offsetof(struct options, no_xattr), 1 },
 	{ "--direct", offsetof(struct options, direct), 1 },
 	{ "--stats", offsetof(struct options, stats), 1 },
 	FUSE_OPT_END
@@ -72,7 +73,8 @@ static void usage(void)
 	       "    --direct               open the files of DIR with O_DIRECT\n"
 	       "    --stats                report on SIGUSR1 and at the end\n"
 	       "    -o timeout=SECONDS     for which names and attributes are believed (1)\n"
-	       "    -o max_read=BYTES      the most of one read (1048576)\n");
+	       "    -o max_read=BYTES      the most of one read (1048576)\n"
+	       "    -o no_xattr            no extended attributes, and no ACLs\n");
 }
 
 /* ---- while it runs ----------------------------------------------------------- */
@@ -84,7 +86,9 @@ static void init(void *data, struct fuse_conn_info *conn)
 	/* Who writes loses setuid: the kernel shall ask for that itself. */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
 	/* The source's file system applies the umask, or its default ACL instead. */
-	conn->want |= conn->capable & (FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS);
+	conn->want |= conn->capable & (FUSE_CAP_DONT_MASK | FUSE_CAP_CACHE_SYMLINKS);
+	if (!options.no_xattr)
+		conn->want |= conn->capable & FUSE_CAP_POSIX_ACL;
 	/* libfuse insists on being told twice. */
 	conn->max_read = options.max_read;
 }
@@ -325,6 +329,8 @@ static int mount_and_serve(struct fuse_args *args, const char *mountpoint)
 
 	names_handlers(&ops);
 	attr_handlers(&ops);
+	if (!options.no_xattr)
+		xattr_handlers(&ops);
 	dir_handlers(&ops);
 	data_handlers(&ops);
 	locks_handlers(&ops);
