@@ -464,8 +464,9 @@ int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data)
 	if (fuse->state == SERVING || fuse->state == ENDING)
 		return -EBUSY;
 	flags = fcntl(fuse->watch.fd, F_GETFL);
+	/* Nothing else can be wrong. */
 	if (flags < 0 || fcntl(fuse->watch.fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
+		return -EBADF;
 	r = onefd_watch_start(fuse->loop, &fuse->watch, EPOLLIN);
 	if (r < 0)
 		return r;
