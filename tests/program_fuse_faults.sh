@@ -135,8 +135,8 @@ two_mounts_of_one_source() {
 
 # with_source FS SIZE: a small file system of its own is the source.
 with_source() {
-	truncate -s "$2" "$here/image" && "mkfs.$1" -q "$here/image" >/dev/null 2>&1 &&
-	mount -o loop "$here/image" "$source" || { echo "no $1 here"; exit 77; }
+	needs "mkfs.$1"
+	truncate -s "$2" "$here/image" && "mkfs.$1" -q "$here/image" && mount -o loop "$here/image" "$source" || exit 1
 	trap 'end_source; end' EXIT
 }
 
