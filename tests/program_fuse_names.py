@@ -450,13 +450,18 @@ def source_that_is_unplugged_is_an_error():
                     assert error.errno in (errno.EIO, errno.ESTALE, errno.EROFS, errno.EUCLEAN), error
 
 
-def without_handles_each_inode_has_a_descriptor():
+def over_another(*options, **more):
+    """A mount whose source is one of the daemon's, too: mount.lower."""
     def below(mount):
-        mount.lower = Mount()
+        mount.lower = Mount("-otimeout=1000")
         os.rmdir(mount.source)
         os.symlink(mount.lower.path, mount.source)
 
-    mount = Mount("--stats", limit=300, prepare=below)
+    return Mount(*options, prepare=below, **more)
+
+
+def without_handles_each_inode_has_a_descriptor():
+    mount = over_another("--stats", limit=300)
     with mount.lower, mount:
         for i in range(100):
             write(f"{mount.path}/{i}", str(i))
@@ -503,6 +508,36 @@ def user_without_privilege_mounts():
         until(lambda: "without privilege" in mount.text())
         run("umount", mount.path)
         assert mount.process.wait(PATIENCE) == 0
+
+
+def waits(path):
+    """Whether a task of /proc is asleep within a request to a daemon."""
+    return "request_wait_answer" in read(path + "/wchan")
+
+
+def who_is_killed_while_all_workers_wait_leaves_no_descriptor():
+    """The loop has found what a worker is to look at; who asked is dead before one is free."""
+    mount = over_another("-otimeout=1000")
+    with mount.lower, mount:
+        write(mount.source + "/late")
+        for i in range(30):
+            write(f"{mount.path}/{i}")
+        # What the kernel knows of the directories it does not ask.
+        for path in mount.source, mount.path:
+            os.stat(path)
+        mount.lower.process.send_signal(signal.SIGSTOP)
+        tasks = f"/proc/{mount.process.pid}/task"
+        try:
+            others = [subprocess.Popen(["chmod", "600", f"{mount.path}/{i}"]) for i in range(30)]
+            until(lambda: all(waits(f"/proc/{other.pid}") for other in others) and
+                  sum(waits(f"{tasks}/{task}") for task in os.listdir(tasks)) >= 8)
+            with subprocess.Popen(["cat", mount.path + "/late"]) as looker:
+                until(lambda: waits(f"/proc/{looker.pid}"))
+                looker.kill()
+        finally:
+            mount.lower.process.send_signal(signal.SIGCONT)
+        assert looker.returncode == -signal.SIGKILL and [other.wait() for other in others] == [0] * 30
+        until(lambda: mount.lower.path + "/late" not in mount.targets())
 
 
 # ---- who makes things ------------------------------------------------------------------------
@@ -931,7 +966,7 @@ TESTS = (
     another_file_system_below_is_shown_and_can_be_unmounted,
     what_is_no_file_is_found_where_a_mount_was_let_go, bind_mounts_below_are_mounts,
     mounted_over_its_own_source, mounted_below_its_own_source, source_that_is_unplugged_is_an_error,
-    without_handles_each_inode_has_a_descriptor, user_without_privilege_mounts,
+    without_handles_each_inode_has_a_descriptor, who_is_killed_while_all_workers_wait_leaves_no_descriptor, user_without_privilege_mounts,
     new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
     attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,

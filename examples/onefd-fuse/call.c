@@ -57,6 +57,9 @@ void call_end(struct call *call)
 		file_unpin(inodes, call->file);
 	if (call->other_file)
 		file_unpin(inodes, call->other_file);
+	/* Nobody had a use for it: it failed since, or was cancelled. */
+	if (call->found.fd >= 0)
+		closer_add(&inodes->closer, call->found.fd);
 	onefd_fuse_end(call->op);
 }
 
@@ -241,10 +244,8 @@ static void met(struct onefd_req *req)
 
 	if (r >= 0)
 		r = inodes_add_mount(&call->fs->inodes, &call->met);
-	if (r < 0) {
-		(void)close(call->found.fd);
+	if (r < 0)
 		call->res = r;
-	}
 	answer(call);
 }
 

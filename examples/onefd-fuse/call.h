@@ -59,7 +59,7 @@ struct call {
 	size_t kept;			/* descriptors reserved */
 	uint64_t changes;		/* fs->xattr_changes */
 	bool bare, asked;
-	struct found found;
+	struct found found;		/* its descriptor is given back at the end, if it is there still */
 	struct stat attr;
 	struct met met;			/* the mount of what was found, if it was not known */
 };

@@ -273,7 +273,7 @@ static void reply_create(struct call *call)
 
 	if (r < 0) {
 		if (call->made)
-			(void)close(call->made_fd);
+			closer_add(&inodes->closer, call->made_fd);
 		fuse_reply_err(call->op->fuse, -r);
 		return;
 	}

@@ -12,7 +12,7 @@ int file_new(struct inodes *inodes, struct inode *inode, int fd, int flags, stru
 
 	if (r < 0) {
 		free(file);
-		(void)close(fd);
+		closer_add(&inodes->closer, fd);
 		return r;
 	}
 	file->inode = inode;

@@ -348,6 +348,7 @@ void inode_removed(struct inodes *inodes, struct found *found)
 		take_fd(inodes, inode, found);
 	} else {
 		closer_add(&inodes->closer, found->fd);
+		found->fd = -1;
 	}
 }
 
