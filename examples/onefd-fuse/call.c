@@ -143,19 +143,6 @@ struct proc_path proc_path(int fd)
 	return path;
 }
 
-int work_found(struct call *call)
-{
-	int r;
-
-	object_identify(&call->found);
-	r = object_stat(&call->found);
-	if (r < 0) {
-		(void)close(call->found.fd);
-		call->found.fd = -1;
-	}
-	return r;
-}
-
 static ssize_t meet(void *arg)
 {
 	struct call *call = arg;

@@ -85,9 +85,6 @@ struct proc_path {
 };
 struct proc_path proc_path(int fd);
 
-/* Completes call->found from call->found.fd. 0, or -errno and the descriptor closed. */
-int work_found(struct call *call);
-
 /* ---- what replies have in common ----------------------------------------------- */
 
 void reply_done(struct call *call);	/* no more than that it worked */

@@ -250,7 +250,7 @@ static int make(struct call *call)
 /* In two steps, for the second may be in want of a descriptor and be done again. */
 static int do_create(struct call *call)
 {
-	int r;
+	struct found *found = &call->found;
 
 	if (!call->made) {
 		call->made_fd = make(call);
@@ -258,9 +258,12 @@ static int do_create(struct call *call)
 	}
 	if (!call->made)
 		return call->made_fd;
-	r = insist(open(proc_path(call->made_fd).path, O_PATH | O_CLOEXEC));
-	call->found.fd = r;
-	return r < 0 ? r : work_found(call);
+	if (found->fd < 0)
+		found->fd = insist(open(proc_path(call->made_fd).path, O_PATH | O_CLOEXEC));
+	if (found->fd < 0)
+		return found->fd;
+	object_identify(found);
+	return object_stat(found);
 }
 
 static void reply_create(struct call *call)

@@ -29,14 +29,9 @@ static int do_lookup(struct call *call)
 					  O_PATH | O_NOFOLLOW | O_CLOEXEC));
 		if (found->fd < 0)
 			return found->fd;
+		object_identify(found);
 	}
-	object_identify(found);
-	if (is_ourselves(call->fs, found)) {
-		(void)close(found->fd);
-		found->fd = -1;
-		return -ELOOP;
-	}
-	return work_found(call);
+	return is_ourselves(call->fs, found) ? -ELOOP : object_stat(found);
 }
 
 /* Its name was looked up by the loop, at once or on a worker. */
