@@ -632,14 +632,38 @@ def access_control_lists_of_the_source_hold():
 
 
 def set_id_bits_go_when_others_change_a_file():
-    with Mount("-oallow_other,suid") as mount:
+    with Mount("-oallow_other,suid,timeout=1000") as mount:
         os.chmod(mount.path, 0o777)
-        for script in ("echo >>f", "truncate -s 1 f", ">f"):
-            write(mount.source + "/f", "text")
-            os.chmod(mount.source + "/f", 0o6777)
-            until(lambda: mode_of(mount.path + "/f") == 0o6777)
-            as_user(1000, 2000, "022", mount.path, script)
-            assert mode_of(mount.source + "/f") == 0o777, (script, oct(mode_of(mount.source + "/f")))
+        os.chmod(mount.source, 0o777)
+        write(mount.source + "/other", "text")
+        ways = {
+            "write": lambda fd: os.write(fd, b"more"),
+            "ftruncate": lambda fd: os.ftruncate(fd, 1),
+            "truncate": lambda fd: os.truncate("f", 1),
+            "open": lambda fd: os.open("f", os.O_WRONLY | os.O_TRUNC),
+            "fallocate": lambda fd: os.posix_fallocate(fd, 0, 5000),
+            "copy": lambda fd: os.copy_file_range(os.open("other", os.O_RDONLY), fd, 4)}
+
+        def left_of(mode, place, change):
+            """The file's own file system says what is right."""
+            write(place + "/f", "text")
+            os.chown(place + "/f", 0, 2000)
+            os.chmod(place + "/f", mode)
+            as_ids(1000, gid, place, lambda: change(os.open("f", os.O_WRONLY)))
+            left = mode_of(mount.source + "/f")
+            assert mode_of(place + "/f") == left
+            return oct(left)
+
+        # A group that may not execute keeps its bit, for who is of it.
+        for mode in 0o6777, 0o2767, 0o4766, 0o777:
+            for gid in 2000, 3000:
+                for way, change in ways.items():
+                    left = [left_of(mode, place, change) for place in (mount.source, mount.path)]
+                    assert left[0] == left[1], (way, oct(mode), gid, left)
+        os.chmod(mount.path + "/f", 0o6777)
+        with open(mount.path + "/f", "a", encoding="ascii") as file:
+            file.write("root may")
+        assert mode_of(mount.path + "/f") == mode_of(mount.source + "/f") == 0o6777
         os.chmod(mount.path + "/f", 0o6777)
         os.chown(mount.path + "/f", 1000, 1000)
         assert mode_of(mount.source + "/f") == 0o777
@@ -725,6 +749,17 @@ def attributes_of_the_administrator_are_shown_to_nobody_else():
         assert as_nobody(LIBC.listxattr, name, buffer, 7) == "7"
         assert as_nobody(LIBC.listxattr, name, buffer, 6) == "-1"
         assert len(os.listxattr(mount.path + "/f")) >= 3
+
+
+def writes_are_asked_for_capabilities_once():
+    with Mount("-otimeout=1000", "-d") as mount:
+        with open(mount.path + "/f", "wb", buffering=0) as file:
+            for _ in range(20):
+                file.write(b"some")
+        assert mount.text().count("opcode: WRITE ") == 20
+        assert mount.text().count("opcode: GETXATTR") == 1
+        run("umount", mount.path)
+        assert mount.process.wait(PATIENCE) == 0
 
 
 def without_attributes_the_kernel_asks_once():
@@ -970,7 +1005,7 @@ TESTS = (
     new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
     attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,
-    without_attributes_the_kernel_asks_once, times_are_set_on_links_too,
+    writes_are_asked_for_capabilities_once, without_attributes_the_kernel_asks_once, times_are_set_on_links_too,
     rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
     directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,
     eintr_and_eagain_below_reach_nobody, source_of_any_name, options_of_mounts_work,

@@ -1031,7 +1031,7 @@ START_TEST(bad_config_is_refused)
 {
 	static const struct onefd_fuse_config bad[] = {
 		{ .depth = 65537 },	    { .transfer = 4095 },  { .transfer = 2 << 20 },
-		{ .extra = (1 << 20) + 1 }, { .reserved = { 1 } }, { .reserved = { 0, 0, 0, 1 } },
+		{ .extra = (1 << 20) + 1 }, { .reserved = { 1 } }, { .reserved = { 0, 0, 1 } }, { .flags = 1 << 1 },
 	};
 	struct onefd_fuse *fuse = NULL;
 

@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
@@ -60,6 +59,7 @@ static int set_mode(const struct call *call)
 /* Who opened the file for writing may, whatever its mode is by now. */
 static int set_size(const struct call *call)
 {
+	(void)work_drop_set_id(call->op->fuse, call->at[0].fd);
 	if (call->file)
 		return insist(ftruncate(call->file->of.fd, call->attr.st_size));
 	return insist(truncate(proc_path(call->at[0].fd).path, call->attr.st_size));
@@ -206,20 +206,6 @@ static void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		fuse_reply_xattr(req, 0);
 }
 
-static bool is_in_group(fuse_req_t req, gid_t gid)
-{
-	bool is = fuse_req_ctx(req)->gid == gid;
-	int count = is ? 0 : fuse_req_getgroups(req, 0, NULL);
-	gid_t *groups = count > 0 ? malloc((size_t)count * sizeof *groups) : NULL;
-	int there = groups ? fuse_req_getgroups(req, count, groups) : 0;
-
-	/* It says how many there are, of which it has put down no more than there was room for. */
-	for (int i = 0; i < there && i < count && !is; i++)
-		is = groups[i] == gid;
-	free(groups);
-	return is;
-}
-
 /* An ACL changes the mode: as chmod(2) does, that takes the set-group-ID bit from who is not of
  * the group. */
 static void drop_set_gid(struct call *call)
@@ -228,7 +214,7 @@ static void drop_set_gid(struct call *call)
 	struct stat *attr = &call->attr;
 
 	if (strcmp(call->name, "system.posix_acl_access") || !fuse_req_ctx(req)->uid ||
-	    look(call) < 0 || !(attr->st_mode & S_ISGID) || is_in_group(req, attr->st_gid))
+	    look(call) < 0 || !(attr->st_mode & S_ISGID) || work_is_in_group(req, attr->st_gid))
 		return;
 	attr->st_mode &= (mode_t)~S_ISGID;
 	(void)set_mode(call);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
@@ -141,6 +142,38 @@ struct proc_path proc_path(int fd)
 
 	(void)snprintf(path.path, sizeof path.path, "/proc/self/fd/%d", fd);
 	return path;
+}
+
+bool work_is_in_group(fuse_req_t req, gid_t gid)
+{
+	bool is = fuse_req_ctx(req)->gid == gid;
+	int count = is ? 0 : fuse_req_getgroups(req, 0, NULL);
+	gid_t *groups = count > 0 ? malloc((size_t)count * sizeof *groups) : NULL;
+	int there = groups ? fuse_req_getgroups(req, count, groups) : 0;
+
+	/* It says how many there are, of which it has put down no more than there was room for. */
+	for (int i = 0; i < there && i < count && !is; i++)
+		is = groups[i] == gid;
+	free(groups);
+	return is;
+}
+
+bool takes_set_id(fuse_req_t req, const struct stat *st)
+{
+	return fuse_req_ctx(req)->uid && fs_of(req)->privileged && S_ISREG(st->st_mode) &&
+	       st->st_mode & (S_ISUID | S_ISGID);
+}
+
+bool work_drop_set_id(fuse_req_t req, int fd)
+{
+	mode_t drop = S_ISUID;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !takes_set_id(req, &st))
+		return false;
+	if (st.st_mode & S_IXGRP || !work_is_in_group(req, st.st_gid))
+		drop |= S_ISGID;
+	return chmod(proc_path(fd).path, st.st_mode & 07777 & ~drop) == 0;
 }
 
 static ssize_t meet(void *arg)

@@ -59,6 +59,7 @@ struct call {
 	size_t kept;			/* descriptors reserved */
 	uint64_t changes;		/* fs->xattr_changes */
 	bool bare, asked;
+	bool dropped;			/* set-id bits */
 	struct found found;		/* its descriptor is given back at the end, if it is there still */
 	struct stat attr;
 	struct met met;			/* the mount of what was found, if it was not known */
@@ -84,6 +85,16 @@ struct proc_path {
 	char path[32];
 };
 struct proc_path proc_path(int fd);
+
+bool work_is_in_group(fuse_req_t req, gid_t gid);
+
+/*
+ * Who may not set a file's set-id bits takes them from it by write(2), truncate(2) and the like.
+ * The source's file system would see to that, were it not for root's right to leave them
+ * (CAP_FSETID), which we have.
+ */
+bool takes_set_id(fuse_req_t req, const struct stat *st);	/* there may be any: for any thread */
+bool work_drop_set_id(fuse_req_t req, int fd);			/* whether there were */
 
 /* ---- what replies have in common ----------------------------------------------- */
 

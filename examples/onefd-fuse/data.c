@@ -89,20 +89,6 @@ static int open_proc(int object, int flags)
 	return fd;
 }
 
-/* After O_TRUNC, which the kernel leaves to us: as write(2) and truncate(2) do, it takes
- * the set-id bits from who may not set them. Its owner's right suffices for that. */
-static void drop_set_id(struct call *call, int fd)
-{
-	mode_t mode = call->attr.st_mode, drop = S_ISUID;
-
-	if (!(call->flags & O_TRUNC) || !fuse_req_ctx(call->op->fuse)->uid)
-		return;
-	if (mode & S_IXGRP)
-		drop |= S_ISGID;
-	if (mode & drop && fchmod(fd, mode & 07777 & ~drop) == 0)
-		(void)fstat(fd, &call->attr);
-}
-
 static int do_open(struct call *call)
 {
 	int flags = flags_below(call->fs, call->flags);
@@ -112,13 +98,13 @@ static int do_open(struct call *call)
 		fd = open_proc(call->at[0].fd, (flags & ~O_ACCMODE) | O_WRONLY);
 	if (fd < 0)
 		return fd;
+	call->dropped = call->flags & O_TRUNC && work_drop_set_id(call->op->fuse, fd);
 	if (fstat(fd, &call->attr) < 0) {
 		int r = -errno;
 
 		(void)close(fd);
 		return r;
 	}
-	drop_set_id(call, fd);
 	return fd;
 }
 
@@ -174,7 +160,7 @@ static void reply_open(struct call *call)
 	known = inode->mtime.tv_sec || inode->size;
 	fi.keep_cache = keeps_pages(inode, &call->attr);
 	fs->data.kept += fi.keep_cache;
-	if (known && !fi.keep_cache)
+	if ((known && !fi.keep_cache) || call->dropped)
 		forget_attr(fs, inode);
 	if (fuse_reply_open(call->op->fuse, &fi) < 0)
 		file_close(&fs->inodes, file_of(&fi));
@@ -437,6 +423,41 @@ static void write_done(struct onefd_req *req)
 	transfer_end(transfer);
 }
 
+static ssize_t do_drop_set_id(void *arg)
+{
+	struct transfer *transfer = arg;
+
+	return work_drop_set_id(transfer->op->fuse, transfer->file->of.fd);
+}
+
+static void dropped_set_id(struct onefd_req *req)
+{
+	struct transfer *transfer = transfer_of(req);
+
+	if (transfer_has_failed(transfer))
+		return;
+	if (req->res)
+		forget_attr(transfer->fs, transfer->file->inode);
+	transfer->then(transfer);
+}
+
+/* What others write to has none: that is seen at once where the source is a disk. */
+static void drop_set_id_first(struct transfer *transfer, void (*then)(struct transfer *))
+{
+	fuse_req_t req = transfer->op->fuse;
+	struct stat st = { .st_mode = S_IFREG | S_ISUID };
+
+	if (transfer->file->inode->mount->met.local && takes_set_id(req, &st))
+		(void)fstat(transfer->file->of.fd, &st);
+	if (!takes_set_id(req, &st)) {
+		then(transfer);
+		return;
+	}
+	transfer->then = then;
+	onefd_prep_call(&transfer->op->req, do_drop_set_id, transfer);
+	transfer_go(transfer, dropped_set_id);
+}
+
 /* Whose descriptor is written to. A direct write may put part of a block back, in order
  * with the others to the same struct onefd_file: so all go to one. */
 static struct file *writer(const struct fs *fs, struct file *file)
@@ -460,11 +481,23 @@ static int write_flags(const struct file *file, const struct fuse_file_info *fi)
 	return rw;
 }
 
+static void write_now(struct transfer *transfer)
+{
+	struct onefd_req *to_loop = &transfer->op->req;
+	off_t offset = transfer->offset;
+
+	onefd_prep_pwrite(to_loop, &transfer->file->of, transfer->bytes, transfer->size, offset);
+	to_loop->rw_flags = transfer->flags;
+	/* The file may end elsewhere than the kernel believes. */
+	transfer_go_in_order(transfer, offset,
+			     transfer->flags & RWF_APPEND ? INT64_MAX : offset + (off_t)transfer->size,
+			     true, write_done);
+}
+
 static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
 	struct transfer *transfer;
-	struct onefd_req *to_loop;
 
 	(void)ino;
 	if (fi->writepage && file_of(fi)->flags & O_APPEND) {
@@ -472,13 +505,11 @@ static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		return;
 	}
 	transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
-	to_loop = &transfer->op->req;
-	onefd_prep_pwrite(to_loop, &transfer->file->of, buf, size, offset);
-	to_loop->rw_flags = write_flags(transfer->file, fi);
-	/* The file may end elsewhere than the kernel believes. */
-	transfer_go_in_order(transfer, offset,
-			     to_loop->rw_flags & RWF_APPEND ? INT64_MAX : offset + (off_t)size, true,
-			     write_done);
+	transfer->bytes = buf;
+	transfer->size = size;
+	transfer->offset = offset;
+	transfer->flags = write_flags(transfer->file, fi);
+	drop_set_id_first(transfer, write_now);
 }
 
 /* ---- the rest -------------------------------------------------------------------------- */
@@ -502,14 +533,23 @@ static void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	transfer_go(transfer, no_more_done);
 }
 
+static void fallocate_now(struct transfer *transfer)
+{
+	onefd_prep_fallocate(&transfer->op->req, &transfer->file->of, transfer->flags,
+			     transfer->offset, transfer->length);
+	transfer_go(transfer, no_more_done);
+}
+
 static void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 			 struct fuse_file_info *fi)
 {
 	struct transfer *transfer = transfer_begin(req, writer(fs_of(req), file_of(fi)));
 
 	(void)ino;
-	onefd_prep_fallocate(&transfer->op->req, &transfer->file->of, mode, offset, length);
-	transfer_go(transfer, no_more_done);
+	transfer->flags = mode;
+	transfer->offset = offset;
+	transfer->length = length;
+	drop_set_id_first(transfer, fallocate_now);
 }
 
 /* Nobody else uses the descriptor's own position. */
@@ -567,6 +607,7 @@ static int copy_by_cache(const struct call *call)
 
 static int do_copy(struct call *call)
 {
+	call->dropped = work_drop_set_id(call->op->fuse, call->other_file->of.fd);
 	if ((call->file->of.flags | call->other_file->of.flags) & ONEFD_FILE_DIRECT)
 		return copy_by_cache(call);
 	return copy(call, call->file->of.fd, call->other_file->of.fd);
@@ -574,6 +615,8 @@ static int do_copy(struct call *call)
 
 static void reply_copy(struct call *call)
 {
+	if (call->dropped)
+		forget_attr(call->fs, call->other_file->inode);
 	fuse_reply_write(call->op->fuse, (size_t)call->res);
 }
 

@@ -83,7 +83,7 @@ static void init(void *data, struct fuse_conn_info *conn)
 {
 	(void)data;
 	onefd_fuse_init(fs.fuse, conn);
-	/* Who writes loses setuid: the kernel shall ask for that itself. */
+	/* The first version of it would have root, too, lose set-id bits by writing. */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
 	/* The source's file system applies the umask, or its default ACL instead. */
 	conn->want |= conn->capable & (FUSE_CAP_DONT_MASK | FUSE_CAP_CACHE_SYMLINKS);
@@ -274,7 +274,8 @@ static int start(void)
 	size_t limit = descriptors();
 	unsigned depth = depth_for(limit);
 	struct onefd_fuse_config config = { .depth = depth, .budget = BATCH,
-					    .extra = sizeof(struct call) };
+					    .extra = sizeof(struct call),
+					    .flags = ONEFD_FUSE_HANDLE_KILLPRIV_V2 };
 	struct onefd_config loop = { .threads = WORKERS, .depth = DEPTH, .budget = BATCH };
 	int r;
 

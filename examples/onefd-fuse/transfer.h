@@ -19,8 +19,12 @@ struct transfer {			/* stands in op->data */
 	struct onefd_fuse_op *op;
 	struct file *file;		/* pinned */
 	uint64_t began;			/* the turn that it came in */
-	size_t size, moved;		/* yours: of a read, asked and there */
-	off_t offset;			/* yours */
+	/* yours */
+	size_t size, moved;		/* asked, and of a read there */
+	off_t offset, length;
+	const void *bytes;		/* to be written */
+	int flags;
+	void (*then)(struct transfer *);
 	/* private */
 	onefd_req_fn *done;
 	struct onefd_link order;	/* in inode->transfers */

@@ -36,8 +36,19 @@ struct onefd_fuse_config {
 				 * that; in whole pages. Below 64 KiB it bounds the
 				 * values of attributes, too: E2BIG to who sets one */
 	uint32_t extra;		/* bytes of the backend's in each op: op->data; most: 1 MiB */
-	uint64_t reserved[4];
+	uint64_t flags;		/* ONEFD_FUSE_..., below */
+	uint64_t reserved[3];
 };
+
+/*
+ * The kernel's FUSE_HANDLE_KILLPRIV_V2, which libfuse before 3.17 does not know: the
+ * backend takes a file's set-user-ID bit, its set-group-ID bit where the group may
+ * execute it, and its capabilities when it is written, truncated or changes owner;
+ * the bits not for who has CAP_FSETID. A file system below that is written
+ * to as the caller does all that by itself. Without it the kernel asks for the
+ * capabilities (getxattr) before each write.
+ */
+#define ONEFD_FUSE_HANDLE_KILLPRIV_V2 (UINT64_C(1) << 0)
 
 /* A request in hand: what a backend needs for it, without allocating. */
 struct onefd_fuse_op {
@@ -61,7 +72,7 @@ struct onefd_fuse_op {
  * write_buf, for that is splice(2), which needs a thread. A daemon forks first,
  * for a loop does not survive that. *@ret is written on success only; free it
  * with onefd_fuse_free(), after which the loop may be freed.
- * -EINVAL: a reserved word not zero, depth over 65536, transfer over 1 MiB or not in
+ * -EINVAL: an unknown flag, a reserved word not zero, depth over 65536, transfer over 1 MiB or not in
  * whole pages, extra over 1 MiB, the session is not mounted; -ENOMEM.
  */
 int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop,
@@ -76,8 +87,9 @@ int onefd_fuse_free(struct onefd_fuse *fuse);
  * as configured, for three quarters of depth in the background, so that a look-up
  * finds room, and for no splice. Leaves all else to the caller. Where
  * FUSE_CAP_PARALLEL_DIROPS is wanted, as it is unless taken back before, and
- * libfuse is older than 3.17, whose answer forgets it, this takes over the session's
- * reading and writing (fuse_session_custom_io()) to complete that answer.
+ * libfuse is older than 3.17, whose answer forgets it, or with
+ * ONEFD_FUSE_HANDLE_KILLPRIV_V2, this takes over the session's reading and
+ * writing (fuse_session_custom_io()) to complete that answer.
  */
 void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn);
 

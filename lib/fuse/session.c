@@ -135,7 +135,9 @@ static void end(struct onefd_fuse *fuse, int reason)
 #define INIT_FLAGS_AT 12u		/* in struct fuse_init_out */
 #define INIT_PARALLEL_DIROPS (1u << 18) /* <linux/fuse.h> */
 
-static _Thread_local bool answers_init;
+#define INIT_KILLPRIV_V2 (1u << 28)
+
+static _Thread_local uint32_t left_out; /* of the answer that is being made */
 
 static void complete_init(struct iovec *iov, int count)
 {
@@ -144,16 +146,16 @@ static void complete_init(struct iovec *iov, int count)
 	if (count != 2 || iov[1].iov_len < INIT_FLAGS_AT + sizeof flags)
 		return; /* it was refused */
 	memcpy(&flags, (char *)iov[1].iov_base + INIT_FLAGS_AT, sizeof flags);
-	flags |= INIT_PARALLEL_DIROPS;
+	flags |= left_out;
 	memcpy((char *)iov[1].iov_base + INIT_FLAGS_AT, &flags, sizeof flags);
 }
 
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *data)
 {
 	(void)data;
-	if (answers_init)
+	if (left_out)
 		complete_init(iov, count);
-	answers_init = false;
+	left_out = 0;
 	return writev(fd, iov, count);
 }
 
@@ -164,15 +166,19 @@ static ssize_t io_read(int fd, void *memory, size_t size, void *data)
 }
 
 /* Who does the reading and writing himself has no splice, or we would be in his way. */
-static void want_parallel_dirops(struct fuse_session *session, const struct fuse_conn_info *conn)
+static void want_what_is_left_out(const struct onefd_fuse *fuse, const struct fuse_conn_info *conn)
 {
 	static const struct fuse_custom_io io = { .writev = io_writev, .read = io_read };
 	const unsigned splice = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE;
+	uint32_t flags = 0;
 
-	if (fuse_version() < 317 && conn->want & FUSE_CAP_PARALLEL_DIROPS &&
-	    (conn->capable & splice) == splice &&
-	    fuse_session_custom_io(session, &io, fuse_session_fd(session)) == 0)
-		answers_init = true;
+	if (fuse_version() < 317 && conn->want & FUSE_CAP_PARALLEL_DIROPS)
+		flags |= INIT_PARALLEL_DIROPS;
+	if (fuse->config.flags & ONEFD_FUSE_HANDLE_KILLPRIV_V2)
+		flags |= INIT_KILLPRIV_V2;
+	if (flags && (conn->capable & splice) == splice &&
+	    fuse_session_custom_io(fuse->session, &io, fuse_session_fd(fuse->session)) == 0)
+		left_out = flags;
 }
 
 /* ---- what is received ------------------------------------------------------ */
@@ -196,7 +202,7 @@ static bool receive(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 	fuse->current = op;
 	fuse_session_process_buf(fuse->session, &buf);
 	fuse->current = NULL;
-	answers_init = false;
+	left_out = 0;
 	return fuse->state == SERVING;
 }
 
@@ -321,6 +327,8 @@ static int check_config(const struct onefd_fuse_config *config)
 	for (size_t i = 0; i < sizeof config->reserved / sizeof *config->reserved; i++)
 		if (config->reserved[i])
 			return -EINVAL;
+	if (config->flags & ~ONEFD_FUSE_HANDLE_KILLPRIV_V2)
+		return -EINVAL;
 	if (config->depth > DEPTH_MOST || config->transfer > TRANSFER_MOST ||
 	    config->transfer % PAGE || config->extra > EXTRA_MOST)
 		return -EINVAL;
@@ -450,7 +458,7 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 	/* The kernel counts in pages what it may send: this bounds the reads, too. */
 	if (conn->max_write > fuse->config.transfer)
 		conn->max_write = fuse->config.transfer;
-	want_parallel_dirops(fuse->session, conn);
+	want_what_is_left_out(fuse, conn);
 }
 
 int onefd_fuse_start(struct onefd_fuse *fuse, onefd_fuse_fn *fn, void *data)
