@@ -52,8 +52,9 @@ signals_unmount_it() {
 	for signal in INT TERM; do
 		serve && kill -"$signal" "$server" && ended 0 || return
 		head -c 1M /dev/urandom >"$source/file"
-		serve && keep_busy && kill -"$signal" "$server" && ended 0 || return
+		serve && keep_busy && exec 7<"$mount" && kill -"$signal" "$server" && ended 0 || return
 		wait "$busy"
+		exec 7<&-
 		rm "$source/copy"
 	done
 }

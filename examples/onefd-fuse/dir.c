@@ -21,6 +21,7 @@
 
 /* The kernel asks for one thing at a time of an open directory. */
 struct dir {
+	struct onefd_link link;		/* in fs->dirs */
 	int fd;
 	off_t at;			/* where the entries below begin */
 	bool end;			/* nothing follows them */
@@ -281,8 +282,9 @@ static int do_opendir(struct call *call)
 	return fd;
 }
 
-static void dir_free(struct fs *fs, struct dir *dir)
+static void dir_close(struct fs *fs, struct dir *dir)
 {
+	list_remove(&dir->link);
 	inodes_file_closed(&fs->inodes, dir->fd);
 	free(dir);
 }
@@ -299,9 +301,10 @@ static void reply_opendir(struct call *call)
 	}
 	call->dir->fd = call->res;
 	call->dir->device_bits = fs_device_bits(fs, call->attr.st_dev);
+	list_push(&fs->dirs, &call->dir->link);
 	inodes_file_opened(&fs->inodes);
 	if (fuse_reply_open(call->op->fuse, &fi) == -ENOENT)
-		dir_free(fs, call->dir);
+		dir_close(fs, call->dir);
 }
 
 static void ll_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -324,7 +327,7 @@ static void ll_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void ll_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	dir_free(fs_of(req), dir_of(fi));
+	dir_close(fs_of(req), dir_of(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -340,6 +343,17 @@ static void ll_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fus
 	call->dir = dir_of(fi);
 	call->flags = datasync;
 	call_go(call, do_fsyncdir, reply_done);
+}
+
+void dirs_free(struct fs *fs)
+{
+	for (struct onefd_link *at = fs->dirs.next, *next; at != &fs->dirs; at = next) {
+		struct dir *dir = onefd_container(at, struct dir, link);
+
+		next = at->next;
+		(void)close(dir->fd);
+		free(dir);
+	}
 }
 
 void dir_handlers(struct fuse_lowlevel_ops *ops)

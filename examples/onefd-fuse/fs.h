@@ -52,6 +52,7 @@ struct fs {
 	size_t device_count;
 	uint64_t xattr_changes;		/* begun or ended */
 	unsigned xattr_asked;		/* by so many readdirplus to come they are looked for */
+	struct onefd_link dirs;		/* open directories */
 	struct data_stats data;
 	/* locks.c */
 	struct onefd_link waiters;	/* for locks */
@@ -65,6 +66,9 @@ void attr_handlers(struct fuse_lowlevel_ops *ops);
 void xattr_handlers(struct fuse_lowlevel_ops *ops);	/* without, the kernel asks once */
 void dir_handlers(struct fuse_lowlevel_ops *ops);
 void data_handlers(struct fuse_lowlevel_ops *ops);
+
+/* Those that are open, when nothing is in hand; closing here. */
+void dirs_free(struct fs *fs);
 
 /* Some lines for --stats. */
 void data_report(const struct fs *fs, FILE *out);

@@ -317,6 +317,7 @@ static void tidy(void)
 	locks_free(&fs);
 	(void)onefd_drain(fs.loop, -1);
 	(void)onefd_fuse_free(fs.fuse);
+	dirs_free(&fs);
 	files_free(&fs.inodes);
 	inodes_free(&fs.inodes);
 	free(fs.devices);
@@ -336,6 +337,7 @@ static int mount_and_serve(struct fuse_args *args, const char *mountpoint)
 	data_handlers(&ops);
 	locks_handlers(&ops);
 	locks_init(&fs);
+	list_init(&fs.dirs);
 	fs.session = fuse_session_new(args, &ops, sizeof ops, &fs);
 	if (!fs.session)
 		return 1;	/* libfuse has said why */
