@@ -272,6 +272,23 @@ def stopped_while_reads_wait_ends_when_they_are_done():
             mount.gone()
 
 
+def stopped_while_reads_are_tried_again_ends_at_once():
+    """They would be for a minute."""
+    if not OURS:
+        raise Skip("not for " + DAEMON)
+    with Mount(below=["-d"]) as mount:
+        fd = mount.open("a")
+        first = mount.order("reads")
+        mount.order("fail", "a", 0, 1 << 26, errno.EAGAIN)
+        reader = Reader(fd, PAGE, 0)
+        until(lambda: mount.order("reads") >= first + 4)
+        mount.process.send_signal(signal.SIGTERM)
+        mount.process.wait(PATIENCE / 2)
+        assert reader.get() in (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED), reader.result
+        close(fd)
+        mount.gone()
+
+
 def aborted_while_reads_wait_ends_when_they_are_done():
     for mount in mounts():
         with mount:
@@ -300,7 +317,7 @@ TESTS = (
     errors_below_reach_the_application, eagain_below_never_reaches_the_application,
     eintr_below_never_reaches_the_application, short_reads_below_are_completed,
     reads_that_wait_hold_up_nobody_else, killed_reader_need_not_wait_for_the_disk,
-    stopped_while_reads_wait_ends_when_they_are_done,
+    stopped_while_reads_wait_ends_when_they_are_done, stopped_while_reads_are_tried_again_ends_at_once,
     aborted_while_reads_wait_ends_when_they_are_done)
 
 

@@ -136,10 +136,12 @@ static void report(FILE *out)
 static void signalled(struct onefd_signal *arrived, const struct signalfd_siginfo *info)
 {
 	(void)arrived;
-	if (info->ssi_signo == SIGUSR1)
+	if (info->ssi_signo == SIGUSR1) {
 		report(stderr);
-	else
-		onefd_fuse_stop(fs.fuse);
+		return;
+	}
+	fuse_session_exit(fs.session);
+	onefd_fuse_stop(fs.fuse);
 }
 
 static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1 };

@@ -154,7 +154,8 @@ bool transfer_has_failed(struct transfer *transfer)
 
 	if (res >= 0)
 		return false;
-	if (interrupted && transfer->tries < TRIES)
+	/* Who ends waits for what is in hand. */
+	if (interrupted && transfer->tries < TRIES && !fuse_session_exited(transfer->fs->session))
 		try_again(transfer);
 	else
 		fail(transfer, interrupted ? -EIO : res);

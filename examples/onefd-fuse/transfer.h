@@ -1,7 +1,8 @@
 /*
  * transfer.h - a request of the loop's about an open file, for one of the kernel's.
  *
- * What the source interrupts is tried again: no program expects EINTR or EAGAIN of a file.
+ * What the source interrupts is tried again, for a minute, unless the session ends: no program
+ * expects EINTR or EAGAIN of a file.
  *
  * Writes that overlap are carried out in the order in which they came, and a read waits for
  * those before it. The kernel lets go of a page while it writes it through, and drops
