@@ -71,6 +71,8 @@ fails() {
 }
 
 bad_input_is_one_line_and_status_1() {
+	local option
+
 	begin "$@"
 	needs_ours
 	echo >file && chmod 755 .
@@ -82,6 +84,9 @@ bad_input_is_one_line_and_status_1() {
 	fails "*nonsense*" -f -o "source=$source,nonsense" "$mount" &&
 	fails "*more*" -f "$source" "$mount" more && fails "*" && fails "*" "$source" &&
 	fails "*" -o "source=$source" || return
+	for option in timeout={1x,-1,nan,} max_read={-5,4k,+1,99999999999999,}; do
+		fails "*${option%=*}*wanted*" -f -o "source=$source,$option" "$mount" || return
+	done
 	! is_mounted || { echo "it was mounted all the same"; return 1; }
 }
 

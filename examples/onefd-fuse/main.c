@@ -38,16 +38,15 @@
 struct options {
 	char *source;
 	int direct, stats, no_xattr;
-	double timeout;
-	unsigned max_read;
+	char *timeout, *max_read;
 	char *place[2];			/* what stands without an option */
 	int places;
 };
 
 static const struct fuse_opt known[] = {
 	{ "source=%s", offsetof(struct options, source), 0 },
-	{ "timeout=%lf", offsetof(struct options, timeout), 0 },
-	{ "max_read=%u", offsetof(struct options, max_read), 0 },
+	{ "timeout=%s", offsetof(struct options, timeout), 0 },
+	{ "max_read=%s", offsetof(struct options, max_read), 0 },
 	{ "no_xattr", offsetof(struct options, no_xattr), 1 },
 	{ "--direct", offsetof(struct options, direct), 1 },
 	{ "--stats", offsetof(struct options, stats), 1 },
@@ -55,7 +54,8 @@ static const struct fuse_opt known[] = {
 };
 
 static struct fs fs;
-static struct options options = { .timeout = 1 };
+static struct options options;
+static unsigned max_read;	/* 0: what libfuse asks for */
 static struct onefd_signal on_signal[4];
 static int source = -1;		/* open since before the mount, which may be above it */
 static int status;
@@ -90,7 +90,7 @@ static void init(void *data, struct fuse_conn_info *conn)
 	if (!options.no_xattr)
 		conn->want |= conn->capable & FUSE_CAP_POSIX_ACL;
 	/* libfuse insists on being told twice. */
-	conn->max_read = options.max_read;
+	conn->max_read = max_read;
 }
 
 static void ended(struct onefd_fuse *fuse, void *data, int reason)
@@ -387,14 +387,14 @@ static int open_places(const char *mountpoint)
 /* Before those that were given, which may say otherwise. */
 static int add_options(struct fuse_args *args)
 {
-	char name[PATH_MAX + 16], max_read[40], *list = NULL, *arg = NULL;
+	char name[PATH_MAX + 16], most[40], *list = NULL, *arg = NULL;
 	int r = -ENOMEM;
 
 	(void)snprintf(name, sizeof name, "fsname=%s", fs.source);
-	(void)snprintf(max_read, sizeof max_read, "max_read=%u", options.max_read);
+	(void)snprintf(most, sizeof most, "max_read=%u", max_read);
 	if (fuse_opt_add_opt(&list, "default_permissions,subtype=onefd-fuse") == 0 &&
 	    fuse_opt_add_opt_escaped(&list, name) == 0 &&
-	    (!options.max_read || fuse_opt_add_opt(&list, max_read) == 0) &&
+	    (!max_read || fuse_opt_add_opt(&list, most) == 0) &&
 	    asprintf(&arg, "-o%s", list) >= 0 && fuse_opt_insert_arg(args, 1, arg) == 0)
 		r = 0;
 	free(arg);
@@ -415,25 +415,44 @@ static bool only_says(const struct fuse_cmdline_opts *cmdline)
 	return cmdline->show_help || cmdline->show_version;
 }
 
+static int wanted(const char *what)
+{
+	fprintf(stderr, "onefd-fuse: %s\n", what);
+	return 1;
+}
+
+static int read_numbers(void)
+{
+	const char *seconds = options.timeout ? options.timeout : "1";
+	const char *bytes = options.max_read ? options.max_read : "0";
+	unsigned long long most;
+	char *end;
+
+	fs.timeout = strtod(seconds, &end);
+	if (end == seconds || *end || !(fs.timeout >= 0))
+		return wanted("timeout: seconds are wanted, 0 or more");
+	most = strtoull(bytes, &end, 10);
+	/* It would take a sign. */
+	if (*bytes < '0' || *bytes > '9' || *end || most > UINT_MAX)
+		return wanted("max_read: a number of bytes is wanted");
+	max_read = (unsigned)most;
+	return 0;
+}
+
 static int mount_as_asked(struct fuse_args *args, const struct fuse_cmdline_opts *cmdline)
 {
 	int r;
 
 	if (only_says(cmdline))
 		return 0;
-	if (!(options.timeout >= 0)) {
-		fprintf(stderr, "onefd-fuse: timeout: seconds are wanted, 0 or more\n");
-		return 1;
-	}
-	if (!options.source || !cmdline->mountpoint) {
-		fprintf(stderr, "onefd-fuse: a directory and a mountpoint are wanted: see --help\n");
-		return 1;
-	}
-	r = open_places(cmdline->mountpoint);
+	if (!options.source || !cmdline->mountpoint)
+		return wanted("a directory and a mountpoint are wanted: see --help");
+	r = read_numbers();
+	if (!r)
+		r = open_places(cmdline->mountpoint);
 	if (r)
 		return r;
 	fs.direct = options.direct;
-	fs.timeout = options.timeout;
 	r = add_options(args);
 	if (r >= 0 && !cmdline->foreground)
 		r = go_to_background();
@@ -460,6 +479,8 @@ int main(int argc, char **argv)
 	free(options.place[0]);
 	free(options.place[1]);
 	free(options.source);
+	free(options.timeout);
+	free(options.max_read);
 	free(fs.source);
 	fuse_opt_free_args(&args);
 	return r;
