@@ -603,6 +603,49 @@ def acl(user, group, other, named=None):
     return struct.pack("<I", 2) + b"".join(ACL_ENTRY.pack(*entry) for entry in entries)
 
 
+def a_sticky_directory_protects_what_has_the_name_now():
+    """The kernel believes that it is the caller's own."""
+    def removes():
+        fails(errno.EPERM, os.unlink, "file")
+        fails(errno.EPERM, os.rename, "file", "taken")
+        fails(errno.EPERM, os.rename, "own", "file")
+        fails(errno.EPERM, os.rmdir, "directory")
+        os.rename("own", "renamed")
+        os.unlink("renamed")
+
+    with Mount("-oallow_other,timeout=1000") as mount:
+        os.chmod(mount.path, 0o1777)
+        as_ids(1000, 2000, mount.path, lambda: [write("file"), write("own"), os.mkdir("directory")])
+        write(mount.source + "/another", "another's")
+        os.mkdir(mount.source + "/others")
+        os.chown(mount.source + "/another", 3000, 3000)
+        os.rename(mount.source + "/another", mount.source + "/file")
+        os.rename(mount.source + "/others", mount.source + "/directory")
+        as_ids(1000, 2000, mount.path, removes)
+        assert read(mount.source + "/file") == "another's"
+        assert sorted(os.listdir(mount.source)) == ["directory", "file"]
+        # Who is served next by the same worker has all rights again.
+        for _ in range(20):
+            as_ids(1000, 2000, mount.path, lambda: [write("own"), os.unlink("own")])
+            os.chmod(mount.path + "/file", 0o600)
+        os.chown(mount.path, 1000, -1)
+        as_ids(1000, 2000, mount.path, lambda: os.unlink("file"))
+        os.rmdir(mount.path + "/directory")
+
+
+def a_worker_is_root_again_after_it_acted_as_its_caller():
+    """The source is told who asks: root takes no set-id bits."""
+    mount = over_another("-oallow_other")
+    with mount.lower, mount:
+        os.chmod(mount.path, 0o777)
+        write(mount.path + "/file", "text")
+        os.chmod(mount.path + "/file", 0o4755)
+        for i in range(20):
+            as_ids(1000, 2000, mount.path, lambda i=i: os.mkdir(str(i)))
+            os.truncate(mount.path + "/file", i)
+            assert mode_of(mount.lower.source + "/file") == 0o4755
+
+
 def access_control_lists_of_the_source_hold():
     with Mount("-oallow_other") as mount:
         os.chmod(mount.path, 0o777)
@@ -974,8 +1017,8 @@ def options_of_mounts_work():
     with Mount("-oro", prepare=lambda mount: write(mount.source + "/file", "text")) as mount:
         assert read(mount.path + "/file") == "text"
         fails(errno.EROFS, os.mkdir, mount.path + "/new")
-    for option in ("-omax_read=4096", "-omax_read=131072", "-s", "-oclone_fd", "-oallow_root", "-oallow_other",
-                   "-ofsname=something", "-otimeout=0", "-otimeout=3600", "-oauto_unmount"):
+    for option in ("-omax_read=4096", "-omax_read=131072", "-s", "-oclone_fd", "-oallow_root",
+                   "-oallow_other", "-ofsname=something", "-otimeout=0", "-otimeout=3600", "-oauto_unmount"):
         with Mount(option) as mount:
             assert mount.process.poll() is None, mount.text()
             with open(mount.path + "/file", "wb") as file:
@@ -1002,7 +1045,8 @@ TESTS = (
     what_is_no_file_is_found_where_a_mount_was_let_go, bind_mounts_below_are_mounts,
     mounted_over_its_own_source, mounted_below_its_own_source, source_that_is_unplugged_is_an_error,
     without_handles_each_inode_has_a_descriptor, who_is_killed_while_all_workers_wait_leaves_no_descriptor, user_without_privilege_mounts,
-    new_things_belong_to_who_makes_them, access_control_lists_of_the_source_hold,
+    new_things_belong_to_who_makes_them, a_sticky_directory_protects_what_has_the_name_now,
+    a_worker_is_root_again_after_it_acted_as_its_caller, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
     attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,
     writes_are_asked_for_capabilities_once, without_attributes_the_kernel_asks_once, times_are_set_on_links_too,

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,24 +117,60 @@ static void act_as(const struct fs *fs, uid_t uid, gid_t gid)
 	(void)syscall(SYS_setfsuid, uid);
 }
 
-static ssize_t run(void *arg)
+/*
+ * The right to remove what is another's from a directory with the sticky bit. The kernel
+ * has asked who owns what it believes to have the name: the source's file system looks at
+ * what has it now.
+ */
+static void own_all(const struct fs *fs, bool all)
 {
-	struct call *call = arg;
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[2];
+
+	if (!fs->privileged || syscall(SYS_capget, &head, sets) < 0)
+		return;
+	sets[0].effective &= ~(1u << CAP_FOWNER);
+	if (all)
+		sets[0].effective |= sets[0].permitted & 1u << CAP_FOWNER;
+	(void)syscall(SYS_capset, &head, sets);
+}
+
+static bool is_sticky(const struct at *at)
+{
+	struct stat st;
+
+	return at->inode && fstat(at->fd, &st) == 0 && st.st_mode & S_ISVTX;
+}
+
+static int run_as_caller(struct call *call)
+{
 	const struct fuse_ctx *ctx = fuse_req_ctx(call->op->fuse);
 	int r;
 
-	for (int i = 0; i < 2; i++) {
-		r = reopen(call, &call->at[i]);
-		if (r < 0)
-			return r;
-	}
-	if (!call->as_caller)
-		return call->work(call);
 	have_umask(call, ctx->umask);
 	act_as(call->fs, ctx->uid, ctx->gid);
+	if (call->removes)
+		own_all(call->fs, !ctx->uid);
 	r = call->work(call);
+	if (call->removes)
+		own_all(call->fs, true);
 	act_as(call->fs, 0, 0);
 	return r;
+}
+
+static ssize_t run(void *arg)
+{
+	struct call *call = arg;
+	bool sticky = false;
+
+	for (int i = 0; i < 2; i++) {
+		int r = reopen(call, &call->at[i]);
+
+		if (r < 0)
+			return r;
+		sticky |= call->removes && is_sticky(&call->at[i]);
+	}
+	return call->as_caller || sticky ? run_as_caller(call) : call->work(call);
 }
 
 struct proc_path proc_path(int fd)

@@ -37,6 +37,7 @@ struct call {
 	void (*reply)(struct call *);	/* on the loop, after a work that did not fail */
 	int res;			/* what work answered */
 	bool as_caller;			/* yours: work runs with the caller's uid, gid and umask */
+	bool removes;			/* yours: so it does where a directory has the sticky bit */
 	bool fails;			/* yours: reply() replies to a failure, too */
 	bool stale;			/* the source opens no handle of an inode's any more */
 	unsigned tries;			/* of what may be borrowed */

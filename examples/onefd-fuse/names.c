@@ -237,6 +237,7 @@ static void begin_removing(fuse_req_t req, fuse_ino_t parent, const char *name, 
 
 	call->name = name;
 	call->flags = flags;
+	call->removes = true;
 	call_go(call, do_remove, reply_removed);
 }
 
@@ -273,6 +274,7 @@ static void ll_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	call->name = name;
 	call->other = new_name;
 	call->flags = (int)flags;
+	call->removes = true;
 	call_go(call, do_rename, reply_removed);
 }
 
