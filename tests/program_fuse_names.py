@@ -1017,7 +1017,7 @@ def options_of_mounts_work():
     with Mount("-oro", prepare=lambda mount: write(mount.source + "/file", "text")) as mount:
         assert read(mount.path + "/file") == "text"
         fails(errno.EROFS, os.mkdir, mount.path + "/new")
-    for option in ("-omax_read=4096", "-omax_read=131072", "-s", "-oclone_fd", "-oallow_root",
+    for option in ("-omax_read=4096", "-omax_read=131072", "-s", "-oclone_fd", "-omax_threads=3", "-oallow_root",
                    "-oallow_other", "-ofsname=something", "-otimeout=0", "-otimeout=3600", "-oauto_unmount"):
         with Mount(option) as mount:
             assert mount.process.poll() is None, mount.text()
@@ -1028,6 +1028,13 @@ def options_of_mounts_work():
                 assert file.read() == b"x" * 300000
             assert os.stat(mount.path + "/file").st_size == 300000
             mount.stop()
+
+
+def auto_unmount_outlives_the_program():
+    with Mount("-oauto_unmount") as mount:
+        mount.process.kill()
+        mount.process.wait()
+        until(lambda: not mount.is_mounted())
 
 
 def statfs_is_that_of_the_source():
@@ -1053,7 +1060,7 @@ TESTS = (
     rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
     directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,
     eintr_and_eagain_below_reach_nobody, source_of_any_name, options_of_mounts_work,
-    statfs_is_that_of_the_source)
+    auto_unmount_outlives_the_program, statfs_is_that_of_the_source)
 
 
 def main():
