@@ -187,31 +187,37 @@ static void serve(void)
 	check(onefd_free(loop), "loop");
 }
 
-int main(int argc, char **argv)
+static int mount_and_serve(struct fuse_args *args, const struct fuse_cmdline_opts *options)
 {
-	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
-	struct fuse_cmdline_opts options;
-
-	if (fuse_parse_cmdline(&args, &options) != 0)
-		return EXIT_FAILURE;
-	if (options.show_help) {
+	if (options->show_help) {
 		puts("Usage: onefd-slowfs [-fh] [-o option[,...]] mountpoint\n"
 		     "  -f          stay in the foreground\n"
 		     "  -h, --help  this text");
 		return EXIT_SUCCESS;
 	}
-	if (!options.mountpoint) {
+	if (!options->mountpoint) {
 		fputs("onefd-slowfs: a mountpoint is wanted, see --help\n", stderr);
 		return EXIT_FAILURE;
 	}
-	session = fuse_session_new(&args, &ops, sizeof ops, NULL);
-	if (!session || fuse_session_mount(session, options.mountpoint) != 0)
+	session = fuse_session_new(args, &ops, sizeof ops, NULL);
+	if (!session || fuse_session_mount(session, options->mountpoint) != 0)
 		return EXIT_FAILURE;
 	/* A loop does not survive a fork: first the daemon, then its loop. */
-	if (fuse_daemonize(options.foreground) != 0)
+	if (fuse_daemonize(options->foreground) != 0)
 		return EXIT_FAILURE;
 	serve();
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(argc, argv);
+	struct fuse_cmdline_opts options = { 0 };
+	int status = EXIT_FAILURE;
+
+	if (fuse_parse_cmdline(&args, &options) == 0)
+		status = mount_and_serve(&args, &options);
 	free(options.mountpoint);
 	fuse_opt_free_args(&args);
-	return EXIT_SUCCESS;
+	return status;
 }
