@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.." || exit 1
 quick='child embed faults heap histogram loop rules signal task timer watch'
 requests='context direct file found names pool prefetch sendfile stream window writes'
 fuse='fuse fuse_device'
+mounts='program_fuse program_fuse_data program_fuse_names program_fuse_faults program_fuse_faulty program_slowfs'
 hosts='host_ends host_ways hosts'
 faulty='closed eio held truncated'
 status=0
@@ -30,7 +31,7 @@ present() {
 }
 
 set_up() {
-	[ -d "$1" ] || meson setup "$@" -Dexamples=false -Dman=false >/dev/null || exit 1
+	[ -d "$1" ] || meson setup "$@" -Dman=false >/dev/null || exit 1
 	ninja -C "$1" >/dev/null || exit 1
 }
 
@@ -45,18 +46,18 @@ for tool in ${*:-asan tsan valgrind}; do
 	case $tool in
 	asan)
 		set_up build-asan -Db_sanitize=address,undefined -Db_lundef=false
-		run build-asan --setup asan $(present build-asan $quick $requests $hosts $fuse sys \
+		run build-asan --setup asan $(present build-asan $quick $requests $hosts $fuse $mounts sys \
 			$faulty large pages random counts counts_mounted faults_mounted rules_mounted \
 			slow_ext4 slow_xfs slow_btrfs)
 		;;
 	tsan)
 		set_up build-tsan -Db_sanitize=thread -Db_lundef=false
-		run build-tsan --setup tsan $(present build-tsan $faulty $fuse hosts random embed faults loop \
+		run build-tsan --setup tsan $(present build-tsan $faulty $fuse $mounts hosts random embed faults loop \
 			names pages pool prefetch rules sendfile stream task writes)
 		;;
 	valgrind)
 		command -v valgrind >/dev/null || { echo "no valgrind"; exit 1; }
-		set_up build-valgrind
+		set_up build-valgrind -Dexamples=false
 		run build-valgrind --setup valgrind $(present build-valgrind $quick $requests $hosts fuse_device)
 		;;
 	*)
