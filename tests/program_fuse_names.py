@@ -10,12 +10,14 @@ import errno
 import os
 import random
 import resource
+import shutil
 import signal
 import stat
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -839,6 +841,28 @@ def attributes_that_come_are_seen_at_once():
             assert os.listxattr(path) == []
 
 
+def strace(log, calls, fault):
+    """What stands before the daemon."""
+    if not shutil.which("strace"):
+        raise Skip("needs strace")
+    os.environ["ASAN_OPTIONS"] = "detect_leaks=0"  # leaks are looked for by ptrace too
+    return ["strace", "-f", "-qq", "-o", log, "-e", "trace=" + calls, "-e", "inject=" + fault]
+
+
+def an_attribute_that_comes_while_it_is_looked_for_is_seen():
+    """Nobody remembers that it was not there: who looked comes back late."""
+    with tempfile.NamedTemporaryFile("r", prefix="onefd-fuse.") as log, \
+            Mount("-otimeout=1000", wrap=strace(log.name, "getxattr,listxattr", "listxattr:delay_exit=500000")) as mount:
+        path = mount.path + "/file"
+        write(path)
+        asks = threading.Thread(target=fails, args=(errno.ENODATA, os.getxattr, path, "user.colour"))
+        asks.start()
+        until(lambda: log.seek(0) == 0 and "user.colour" in log.read())
+        os.setxattr(path, "user.colour", b"blue")
+        asks.join()
+        assert os.getxattr(path, "user.colour") == b"blue"
+
+
 def times_are_set_on_links_too():
     with Mount() as mount:
         write(mount.path + "/f")
@@ -986,13 +1010,9 @@ def every_kind_of_entry_has_its_type():
 
 
 def eintr_and_eagain_below_reach_nobody():
-    os.environ["ASAN_OPTIONS"] = "detect_leaks=0"  # leaks are looked for by ptrace too
     for error in "EINTR", "EAGAIN":
-        wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mkdirat,unlinkat,renameat,fchownat,getdents64",
-                "-e", f"inject=mkdirat,unlinkat,renameat,fchownat,getdents64:error={error}:when=1..3"]
-        if not subprocess.run(["sh", "-c", "command -v strace"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
-            raise Skip("needs strace")
-        with Mount(wrap=wrap) as mount:
+        calls = "mkdirat,unlinkat,renameat,fchownat,getdents64"
+        with Mount(wrap=strace("/dev/null", calls, f"{calls}:error={error}:when=1..3")) as mount:
             os.mkdir(mount.path + "/a")
             os.rename(mount.path + "/a", mount.path + "/b")
             os.chown(mount.path + "/b", 1, 2)
@@ -1056,6 +1076,7 @@ TESTS = (
     a_worker_is_root_again_after_it_acted_as_its_caller, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
     attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,
+    an_attribute_that_comes_while_it_is_looked_for_is_seen,
     writes_are_asked_for_capabilities_once, without_attributes_the_kernel_asks_once, times_are_set_on_links_too,
     rename_has_flags, names_are_as_long_and_paths_as_deep_as_in_the_source,
     directory_read_while_half_of_it_goes, directory_is_sought_by_place, every_kind_of_entry_has_its_type,

@@ -50,7 +50,7 @@ struct fs {
 	int own_mount;			/* its number: nothing is to be found there */
 	dev_t *devices;			/* of the source's file systems */
 	size_t device_count;
-	uint64_t xattr_changes;		/* begun or ended */
+	uint64_t xattr_changes;		/* replied to */
 	unsigned xattr_asked;		/* by so many readdirplus to come they are looked for */
 	struct onefd_link dirs;		/* open directories */
 	struct data_stats data;
