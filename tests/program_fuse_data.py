@@ -592,6 +592,56 @@ def writes_of_any_place_and_size_agree(mount):
         os.close(fd)
 
 
+MAPPED = []
+
+
+def change_mapped(fd, at, byte):
+    MAPPED.append(mmap.mmap(fd, 0))
+    MAPPED[0][at] = byte
+
+
+class Delay:
+    """Every @call of the daemon's takes 10 ms more."""
+
+    def __init__(self, mount, call):
+        if not shutil.which("strace"):
+            raise Skip("needs strace")
+        self.mount, self.call = mount, call
+
+    def __enter__(self):
+        pid = self.mount.process.pid
+        self.strace = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", "trace=" + self.call,
+                                        "-e", f"inject={self.call}:delay_enter=10000"])
+        until(lambda: all(b"TracerPid:\t0\n" not in content(f"/proc/{pid}/task/{task}/status")
+                          for task in os.listdir(f"/proc/{pid}/task")))
+
+    def __exit__(self, *_):
+        self.strace.terminate()
+        self.strace.wait(PATIENCE)
+
+
+def direct_writes_of_two_descriptors_at_once_are_both_there(mount):
+    """Each cuts off the file what it padded. By the end of a mapping the kernel writes it back,
+    and keeps nobody else from writing meanwhile."""
+    if not mount.options:
+        raise Skip("its bytes go by the page cache")
+    path = mount.above("file")
+    mapper, writer = mount.peer(), mount.peer()
+    first = os.open(path, os.O_RDWR | os.O_CREAT)
+    fds = [peer.open(path) for peer in (mapper, writer)]
+    os.close(first)
+    with Delay(mount, "ftruncate"):
+        for i in range(1, 31):
+            os.truncate(path, 0)
+            os.truncate(path, 100)
+            mapper.do(f"change_mapped({fds[0]}, 7, {i})")
+            mapper.start("MAPPED.pop().close()")
+            writer.start(f"os.pwrite({fds[1]}, b'x' * 1000, 5000)")
+            same("written", writer.end(), 1000)
+            mapper.end()
+            same("below", content(mount.below("file")), bytes(7) + bytes((i,)) + bytes(4992) + b"x" * 1000)
+
+
 def read_directly(fd, offset):
     with mmap.mmap(-1, 4096) as memory:
         return os.preadv(fd, [memory], offset) and memory[:1]
@@ -954,6 +1004,7 @@ DATA = (
     an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree,
+    direct_writes_of_two_descriptors_at_once_are_both_there,
     a_read_waits_for_the_write_before_it)
 BUFFERED = (
     a_lock_is_seen_on_all_sides, who_is_in_the_way_is_said, a_lock_is_raised_and_lowered,

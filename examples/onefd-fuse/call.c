@@ -281,7 +281,7 @@ static bool borrows_descriptor(struct call *call)
 		struct file *file = NULL;
 
 		if (at->inode && at->fd < 0)
-			file = file_of_inode(at->inode, false);
+			file = file_of_inode(at->inode);
 		if (!file)
 			continue;
 		/* By /proc: who owns locks is the open file, which this is none of. */

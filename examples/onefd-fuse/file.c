@@ -60,10 +60,8 @@ void file_unpin(struct inodes *inodes, struct file *file)
 	free(file);
 }
 
-struct file *file_of_inode(const struct inode *inode, bool writes)
+struct file *file_of_inode(const struct inode *inode)
 {
-	if (writes)
-		return inode->writer;
 	return list_empty(&inode->files) ? NULL :
 					   onefd_container(inode->files.next, struct file, link);
 }

@@ -48,9 +48,8 @@ static inline bool file_writes(const struct file *file)
 	return (file->flags & O_ACCMODE) != O_RDONLY;
 }
 
-/* The inode's first open file, of those that may be written to if @writes; not pinned.
- * NULL: there is none. */
-struct file *file_of_inode(const struct inode *inode, bool writes);
+/* The inode's first open file, not pinned. NULL: there is none. */
+struct file *file_of_inode(const struct inode *inode);
 
 /* On a worker: a server may keep its errors until a close. 0, or -errno. */
 int file_flush(int fd);
