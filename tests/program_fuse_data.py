@@ -884,6 +884,19 @@ def many_may_wait(mount):
         peer.kill()
 
 
+def a_file_has_so_many_locks_and_no_more(mount):
+    a, b, x, y = two(mount, mount.above, mount.above)
+    one = f"fcntl.fcntl({x}, {fcntl.F_SETLK}, struct.pack(FLOCK, {WRITE}, 0, 4 * i, 3, 0))"
+    assert got(a.do(f"[{one} for i in range(4095)][-1]"))
+    assert got(b.lock(y, READ, 100000, 1))
+    for peer, fd in (a, x), (b, y):
+        same("one more", peer.lock(fd, WRITE, 200000, 1), -errno.ENOLCK)
+    same("two of one", a.lock(x, UNLOCK, 401, 1), -errno.ENOLCK)
+    assert got(a.lock(x, UNLOCK, 400, 1)) and got(a.lock(x, UNLOCK, 400, 3)) and got(b.lock(y, WRITE, 400, 1))
+    same("full again", a.lock(x, WRITE, 200000, 1), -errno.ENOLCK)
+    assert got(a.lock(x, UNLOCK)) and got(a.lock(x, WRITE, 200000, 1)) and got(b.lock(y, WRITE, 0, 10))
+
+
 def random_locks_are_as_below(mount):
     """The same orders above and below, by as many processes: the same answers."""
     make(mount.below("file"))
@@ -1012,7 +1025,8 @@ BUFFERED = (
     a_child_has_no_lock_of_its_parents, who_waits_gets_it_when_it_is_free,
     a_lowered_lock_lets_readers_in, a_signal_ends_the_wait, who_is_killed_waits_no_longer,
     a_wait_for_one_another_is_refused, locks_of_open_files_are_their_own,
-    a_file_for_reading_alone_is_locked_for_reading, many_may_wait, random_locks_are_as_below,
+    a_file_for_reading_alone_is_locked_for_reading, many_may_wait, a_file_has_so_many_locks_and_no_more,
+    random_locks_are_as_below,
     a_locked_file_is_locked_on_all_sides, flock_is_the_open_files, closed_means_unlocked_at_once,
     who_waits_for_a_flock_gets_it, the_end_waits_for_no_lock, an_abort_waits_for_no_lock)
 

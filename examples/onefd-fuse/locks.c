@@ -25,6 +25,7 @@
 #define WAIT_FIRST_NS	1000000u
 #define WAIT_MOST_NS	100000000u
 #define LOOK_MOST	1000	/* at who waits for whom */
+#define RANGES_MOST	4096u	/* of a file: here and in the kernel each call goes through them */
 
 struct range {			/* locked, of one owner; no two overlap */
 	struct range *next;	/* further back */
@@ -48,6 +49,7 @@ struct locks {			/* of an inode, while there are any */
 	struct fs *fs;
 	struct inode *inode;
 	struct owner *owners;
+	size_t ranges;		/* of all owners */
 	struct onefd_link queue;
 	bool busy;		/* a worker has one */
 	bool timed;		/* the timer is started */
@@ -134,6 +136,15 @@ static struct range *spare(struct lock *lock)
 	return range;
 }
 
+static void range_free(struct locks *locks, struct range **at)
+{
+	struct range *range = *at;
+
+	*at = range->next;
+	free(range);
+	locks->ranges--;
+}
+
 /* Cuts out of @*at what @fresh takes its place of; where to look next. */
 static struct range **cut(struct range **at, const struct range *fresh, struct lock *lock)
 {
@@ -144,6 +155,7 @@ static struct range **cut(struct range **at, const struct range *fresh, struct l
 		*rest = *range;
 		rest->start = fresh->end + 1;
 		range->next = rest;
+		lock->locks->ranges++;
 	}
 	if (range->start < fresh->start) {
 		range->end = fresh->start - 1;
@@ -153,8 +165,7 @@ static struct range **cut(struct range **at, const struct range *fresh, struct l
 		range->start = fresh->end + 1;
 		return &range->next;
 	}
-	*at = range->next;
-	free(range);
+	range_free(lock->locks, at);
 	return at;
 }
 
@@ -169,8 +180,7 @@ static void write_down(struct owner *owner, struct lock *lock)
 		struct range *range = *at;
 
 		if (fresh->type != F_UNLCK && absorb(range, fresh)) {
-			*at = range->next;
-			free(range);
+			range_free(lock->locks, at);
 		} else if (range->start <= fresh->end && range->end >= fresh->start) {
 			at = cut(at, fresh, lock);
 		} else {
@@ -185,6 +195,19 @@ static void write_down(struct owner *owner, struct lock *lock)
 		at = &(*at)->next;
 	fresh->next = *at;
 	*at = fresh;
+	lock->locks->ranges++;
+}
+
+/* Whether there are too many to have more. To unlock is to have more where it cuts one in two. */
+static bool is_full(const struct lock *lock)
+{
+	const struct range *at = lock->holder ? lock->holder->ranges : NULL;
+
+	if (lock->locks->ranges < RANGES_MOST || lock->range.l_type != F_UNLCK)
+		return lock->locks->ranges >= RANGES_MOST;
+	while (at && !(at->start < lock->range.l_start && at->end > lock->end))
+		at = at->next;
+	return at;
 }
 
 static void give_up_fd(struct inodes *inodes, struct owner *owner)
@@ -201,10 +224,8 @@ static void owner_free(struct locks *locks, struct owner **at)
 	struct owner *owner = *at;
 
 	*at = owner->next;
-	for (struct range *range = owner->ranges, *next; range; range = next) {
-		next = range->next;
-		free(range);
-	}
+	while (owner->ranges)
+		range_free(locks, &owner->ranges);
 	give_up_fd(inodes, owner);
 	file_unpin(inodes, owner->file);
 	free(owner);
@@ -604,6 +625,8 @@ static int prepare(struct lock *lock)
 	lock->holder = *owner_at(lock->locks, lock->owner);
 	if (lock->kind != SET || (!lock->holder && lock->range.l_type == F_UNLCK))
 		return 0;
+	if (is_full(lock))
+		return -ENOLCK;
 	for (int i = 0; i < 2; i++)
 		if (!lock->spare[i] && !(lock->spare[i] = malloc(sizeof *lock->spare[i])))
 			return -ENOLCK;
