@@ -22,31 +22,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
-PATIENCE = 60  # seconds: bounds a failure, measures nothing
+from fuse_mounts import PATIENCE, Skip, abort, begin, end_daemon, find_places, mounted, run_cases, until
+
 DAEMON = os.path.realpath(sys.argv[1])
 TOP = tempfile.mkdtemp(prefix="onefd-fuse.")
 F_OFD_SETLK, F_OFD_SETLKW = 37, 38
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fallocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
-
-
-class Skip(Exception):
-    pass
-
-
-def until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.002)
-
-
-def mounted(path):
-    with open("/proc/self/mountinfo", encoding="ascii") as file:
-        return any(line.split()[4] == path for line in file)
 
 
 def same(what, left, right):
@@ -117,11 +101,7 @@ class Mount:
                 subprocess.run(["umount", self.path], check=True)
                 self.gone()
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            while mounted(self.path):
-                subprocess.run(["umount", "-l", self.path], check=True)
+            end_daemon(self.process, self.path)
             self.said.close()
             shutil.rmtree(self.top)
 
@@ -989,15 +969,7 @@ def an_abort_waits_for_no_lock(mount):
     assert got(a.lock(x, WRITE))
     b.start_lock(y, WRITE)
     b.waits()
-    number = os.minor(os.stat(mount.path).st_dev)
-    control = mount.top + "/control"
-    os.mkdir(control)
-    subprocess.run(["mount", "-t", "fusectl", "none", control], check=True)
-    try:
-        with open(f"{control}/{number}/abort", "w", encoding="ascii") as file:
-            file.write("1")
-    finally:
-        subprocess.run(["umount", control], check=True)
+    abort(mount)
     same("answer", b.end(), -errno.ECONNABORTED)
     b.kill()
     # libfuse leaves to others what they have aborted.
@@ -1042,48 +1014,35 @@ def make_overlay():
     return [("overlay", parts[3])] if made else []
 
 
-def find_places():
-    words = os.environ.get("ONEFD_TEST_DIRS", "").split(":")
-    return list(zip(words[::2], words[1::2])) or [("here", TOP), *make_overlay()]
+def case(test, name, place, *options):
+    title = " ".join((test.__name__, name, *options))
+
+    def call():
+        random.seed(title)
+        with Mount(place, *options) as mount:
+            test(mount)
+
+    return title, call
 
 
 def cases(places):
     for name, place in places:
         for test in DATA:
-            yield test, name, place, ()
-            yield test, name, place, ("--direct",)
+            yield case(test, name, place)
+            yield case(test, name, place, "--direct")
         for test in BUFFERED:
-            yield test, name, place, ()
+            yield case(test, name, place)
 
 
 def main():
-    failed = 0
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        print("1..0 # SKIP mounting needs root and /dev/fuse")
-        return 0
-    # Its mounts go, too, when it takes too long.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    begin()
     os.umask(0)
     os.chmod(TOP, 0o755)
-    places = find_places()
-    chosen = [case for case in cases(places) if not sys.argv[2:] or case[0].__name__ in sys.argv[2:]]
-    print(f"1..{len(chosen)}")
-    for number, (test, name, place, options) in enumerate(chosen, 1):
-        title = " ".join((test.__name__, name, *options))
-        random.seed(title)
-        try:
-            with Mount(place, *options) as mount:
-                test(mount)
-            print(f"ok {number} - {title}", flush=True)
-        except Skip as reason:
-            print(f"ok {number} - {title} # SKIP {reason}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {number} - {title}")
-            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
+    places = find_places(lambda: [("here", TOP), *make_overlay()])
+    status = run_cases(cases(places), sys.argv[2:])
     if ("overlay", TOP + "/overlay-all") in places:
         subprocess.run(["umount", TOP + "/overlay-all"], check=True)
-    return failed != 0
+    return status
 
 
 def tidy():

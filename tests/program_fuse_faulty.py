@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How onefd-fuse bears a source whose reads fail, are short, come late or never, in TAP.
 
-Usage: program_fuse_faulty.py ONEFD_FUSE FAULTY_FS
+Usage: program_fuse_faulty.py ONEFD_FUSE FAULTY_FS [TEST]...
 
 The source is the file system of faulty_fs.c, with its page cache and without.
 FUSE_DAEMON=PROGRAM names another daemon.
@@ -14,34 +14,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import traceback
 
-PATIENCE = 60  # seconds: bounds a failure, measures nothing
+from fuse_mounts import PATIENCE, Skip, abort, begin, end_daemon, mounted, run_cases, until
+
 PAGE = 4096
 DAEMON = os.path.realpath(os.environ.get("FUSE_DAEMON", sys.argv[1]))
 FAULTY_FS = os.path.realpath(sys.argv[2])
 OURS = os.path.basename(DAEMON) == "onefd-fuse"
 
 
-class Skip(Exception):
-    pass
-
-
 def pattern(offset, size):
     return bytes(((at * 0x9e3779b97f4a7c15) & (2**64 - 1)) >> 56 for at in range(offset, offset + size))
-
-
-def until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.005)
-
-
-def mounted(path):
-    with open("/proc/self/mountinfo", encoding="ascii") as file:
-        return any(line.split()[4] == path for line in file)
 
 
 class Mount:
@@ -113,12 +96,7 @@ class Mount:
                 self.stop()
         finally:
             self.socket.close()  # which is a release
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            for path in self.path, self.source:
-                while mounted(path):
-                    subprocess.run(["umount", "-l", path], check=True)
+            end_daemon(self.process, self.path, self.source)
             self.said.close()
             subprocess.run(["rm", "-rf", "--one-file-system", self.top], check=True)
 
@@ -292,19 +270,11 @@ def stopped_while_reads_are_tried_again_ends_at_once():
 def aborted_while_reads_wait_ends_when_they_are_done():
     for mount in mounts():
         with mount:
-            control = mount.top + "/control"
             fd = mount.open("a")
-            number = os.minor(os.stat(mount.path).st_dev)
             mount.order("hold", "a", 0, 1 << 26)
             readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
             mount.wait_held(1)
-            os.mkdir(control)
-            subprocess.run(["mount", "-t", "fusectl", "none", control], check=True)
-            try:
-                with open(f"{control}/{number}/abort", "w", encoding="ascii") as abort:
-                    abort.write("1")
-            finally:
-                subprocess.run(["umount", control], check=True)
+            abort(mount)
             for reader in readers:
                 assert reader.get() in (errno.ENOTCONN, errno.ECONNABORTED), reader.result
             close(fd)
@@ -322,24 +292,8 @@ TESTS = (
 
 
 def main():
-    failed = 0
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        print("1..0 # SKIP mounting needs root and /dev/fuse")
-        return 0
-    # Its mounts go, too, when it takes too long.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    print(f"1..{len(TESTS)}")
-    for number, test in enumerate(TESTS, 1):
-        try:
-            test()
-            print(f"ok {number} - {test.__name__}", flush=True)
-        except Skip as reason:
-            print(f"ok {number} - {test.__name__} # SKIP {reason}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {number} - {test.__name__}")
-            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
-    return failed != 0
+    begin()
+    return run_cases([(test.__name__, test) for test in TESTS], sys.argv[3:])
 
 
 sys.exit(main())

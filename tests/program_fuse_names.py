@@ -21,10 +21,9 @@ import threading
 import time
 import traceback
 
-PATIENCE = 60  # seconds: bounds a failure, measures nothing
+from fuse_mounts import PATIENCE, Skip, begin, end_daemon, find_places, mounted, run_cases, targets, until
+
 DAEMON = os.path.realpath(sys.argv[1])
-PLACES = os.environ.get("ONEFD_TEST_DIRS", "here:" + tempfile.gettempdir()).split(":")
-PLACES = list(zip(PLACES[::2], PLACES[1::2]))
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.opendir.restype = LIBC.readdir64.restype = ctypes.c_void_p
 LIBC.telldir.restype = ctypes.c_long
@@ -34,17 +33,6 @@ LIBC.rewinddir.argtypes = (ctypes.c_void_p,)
 LIBC.seekdir.argtypes = (ctypes.c_void_p, ctypes.c_long)
 AT_FDCWD = -100
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
-
-
-class Skip(Exception):
-    pass
-
-
-def until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.005)
 
 
 def run(*command):
@@ -100,12 +88,7 @@ class Mount:
         self.process = subprocess.Popen(
             [*wrap, DAEMON, "-f", *options, "-o", "source=" + escaped, self.path],
             stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said, preexec_fn=begin)
-        until(lambda: self.is_mounted() or self.process.poll() is not None)
-
-    def is_mounted(self):
-        with open("/proc/self/mountinfo", encoding="utf-8") as file:
-            return any(" fuse.onefd-fuse " in line and line.split()[4] == self.path.replace("\\", r"\134")
-                       for line in file)
+        until(lambda: mounted(self.path) or self.process.poll() is not None)
 
     def text(self):
         self.said.seek(0)
@@ -126,11 +109,7 @@ class Mount:
                 self.stop()
         finally:
             os.chdir("/")
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            while self.is_mounted():
-                run("umount", "-l", self.path)
+            end_daemon(self.process, self.path)
             self.said.close()
             with open("/proc/self/mountinfo", encoding="utf-8") as file:
                 below = [line.split()[4] for line in file if line.split()[4].startswith(self.top + "/")]
@@ -140,14 +119,6 @@ class Mount:
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def targets(self):
-        """What the daemon's descriptors stand for; the loop's are no paths."""
-        for fd in os.listdir(f"/proc/{self.process.pid}/fd"):
-            try:
-                yield os.readlink(f"/proc/{self.process.pid}/fd/{fd}")
-            except FileNotFoundError:
-                pass
 
 
 def crowd(mount, count=2000):
@@ -372,7 +343,7 @@ def another_file_system_below_is_shown_and_can_be_unmounted():
                                   check=False).returncode
             held.close()
             # In use again after it was let go.
-            until(lambda: not any(target.startswith(mount.source + "/sub") for target in mount.targets()))
+            until(lambda: not any(target.startswith(mount.source + "/sub") for target in targets(mount.process)))
             assert os.fstat(fd).st_nlink == 2 and os.listdir(f"/proc/self/fd/{fd}") == []
             assert read(mount.path + "/sub/file") == f"text {i}"
             unmount(mount.source + "/sub")
@@ -389,7 +360,7 @@ def what_is_no_file_is_found_where_a_mount_was_let_go():
         os.mkfifo(mount.source + "/sub/fifo")
         for name in ("link", "fifo"):
             os.stat(mount.path + "/sub")
-            until(lambda: not any(target.startswith(mount.source + "/sub") for target in mount.targets()))
+            until(lambda: not any(target.startswith(mount.source + "/sub") for target in targets(mount.process)))
             assert os.lstat(f"{mount.path}/sub/{name}").st_nlink == 1
 
 
@@ -539,7 +510,7 @@ def who_is_killed_while_all_workers_wait_leaves_no_descriptor():
         finally:
             mount.lower.process.send_signal(signal.SIGCONT)
         assert looker.returncode == -signal.SIGKILL and [other.wait() for other in others] == [0] * 30
-        until(lambda: mount.lower.path + "/late" not in mount.targets())
+        until(lambda: mount.lower.path + "/late" not in targets(mount.process))
 
 
 # ---- who makes things ------------------------------------------------------------------------
@@ -1054,7 +1025,7 @@ def auto_unmount_outlives_the_program():
     with Mount("-oauto_unmount") as mount:
         mount.process.kill()
         mount.process.wait()
-        until(lambda: not mount.is_mounted())
+        until(lambda: not mounted(mount.path))
 
 
 def statfs_is_that_of_the_source():
@@ -1084,28 +1055,16 @@ TESTS = (
     auto_unmount_outlives_the_program, statfs_is_that_of_the_source)
 
 
+def run_in(place, test):
+    Mount.place = place
+    test()
+
+
 def main():
-    failed = 0
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        print("1..0 # SKIP mounting needs root and /dev/fuse")
-        return 0
-    # Its mounts go, too, when it takes too long.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    tests = [(test, *place) for place in PLACES for test in TESTS
-             if not sys.argv[2:] or test.__name__ in sys.argv[2:]]
-    print(f"1..{len(tests)}")
-    for number, (test, name, Mount.place) in enumerate(tests, 1):
-        name = test.__name__ + " " + name
-        try:
-            test()
-            print(f"ok {number} - {name}", flush=True)
-        except Skip as reason:
-            print(f"ok {number} - {name} # SKIP {reason}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {number} - {name}")
-            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
-    return failed != 0
+    begin()
+    return run_cases([(f"{test.__name__} {name}", run_in, place, test)
+                      for name, place in find_places(lambda: [("here", tempfile.gettempdir())]) for test in TESTS],
+                     sys.argv[2:])
 
 
 sys.exit(main())
