@@ -49,18 +49,6 @@ needs_ours() {
 
 # ---- places and mounts -------------------------------------------------------------
 
-# places: the file systems to stand on, each NAME:DIRECTORY; see mounts.sh.
-find_places() {
-	local name directory rest=${ONEFD_TEST_DIRS:-here:$top}:
-
-	places=()
-	while [ -n "$rest" ]; do
-		name=${rest%%:*} rest=${rest#*:}
-		directory=${rest%%:*} rest=${rest#*:}
-		places+=("$name:$directory")
-	done
-}
-
 # in_places TEST [ARGUMENT]...: runs it on each file system, whose name is its last argument.
 in_places() {
 	local place

@@ -18,18 +18,7 @@ clean_up() {
 	rm -rf "$top"
 }
 
-# places: the file systems, each NAME:DIRECTORY; here: a fresh directory in one.
-find_places() {
-	local name directory rest=${ONEFD_TEST_DIRS:-here:$top}:
-
-	places=()
-	while [ -n "$rest" ]; do
-		name=${rest%%:*} rest=${rest#*:}
-		directory=${rest%%:*} rest=${rest#*:}
-		places+=("$name:$directory")
-	done
-}
-
+# A directory in a place, as $here.
 fresh() {
 	here=${1#*:}/onefd-cp
 	rm -rf "$here"

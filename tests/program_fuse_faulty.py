@@ -234,13 +234,18 @@ def killed_reader_need_not_wait_for_the_disk():
         mount.order("release")
 
 
+def hold_reads(mount):
+    fd = mount.open("a")
+    mount.order("hold", "a", 0, 1 << 26)
+    readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
+    mount.wait_held(1)
+    return fd, readers
+
+
 def stopped_while_reads_wait_ends_when_they_are_done():
     for mount in mounts():
         with mount:
-            fd = mount.open("a")
-            mount.order("hold", "a", 0, 1 << 26)
-            readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
-            mount.wait_held(1)
+            fd, readers = hold_reads(mount)
             mount.process.send_signal(signal.SIGTERM)
             mount.order("release")
             for i, reader in enumerate(readers):
@@ -270,10 +275,7 @@ def stopped_while_reads_are_tried_again_ends_at_once():
 def aborted_while_reads_wait_ends_when_they_are_done():
     for mount in mounts():
         with mount:
-            fd = mount.open("a")
-            mount.order("hold", "a", 0, 1 << 26)
-            readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
-            mount.wait_held(1)
+            fd, readers = hold_reads(mount)
             abort(mount)
             for reader in readers:
                 assert reader.get() in (errno.ENOTCONN, errno.ECONNABORTED), reader.result

@@ -40,3 +40,15 @@ same() {
 nothing() {
 	! grep .
 }
+
+# places: the file systems to stand on, each NAME:DIRECTORY; see mounts.sh. Without it, $top.
+find_places() {
+	local name directory rest=${ONEFD_TEST_DIRS:-here:$top}:
+
+	places=()
+	while [ -n "$rest" ]; do
+		name=${rest%%:*} rest=${rest#*:}
+		directory=${rest%%:*} rest=${rest#*:}
+		places+=("$name:$directory")
+	done
+}

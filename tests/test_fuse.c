@@ -756,14 +756,22 @@ START_TEST(what_is_submitted_at_the_end_is_interrupted)
 }
 END_TEST
 
-/* As a stop, but that libfuse is to be told that it is over. */
-START_TEST(session_exit_ends_it_at_the_next_request)
+/* Until a read has been answered. */
+static void serve_a_read(void)
 {
 	struct client client;
 
 	serve(NULL);
 	start_client(&client, read_page, 0);
 	end_client(&client, 0);
+}
+
+/* As a stop, but that libfuse is to be told that it is over. */
+START_TEST(session_exit_ends_it_at_the_next_request)
+{
+	struct client client;
+
+	serve_a_read();
 	fuse_session_exit(here.session);
 	start_client(&client, look, 1);
 	run_until(here.ended);
@@ -783,11 +791,7 @@ END_TEST
 
 START_TEST(aborted_session_ends_with_enodev)
 {
-	struct client client;
-
-	serve(NULL);
-	start_client(&client, read_page, 0);
-	end_client(&client, 0);
+	serve_a_read();
 	abort_connection(&here);
 	run_until(here.ended);
 	ck_assert_int_eq(here.reason, -ENODEV);
@@ -830,9 +834,7 @@ START_TEST(unmounted_session_ends_with_enodev)
 {
 	struct client client;
 
-	serve(NULL);
-	start_client(&client, read_page, 0);
-	end_client(&client, 0);
+	serve_a_read();
 	start_client_at(&client, unmount_lazily, here.path, 0);
 	end_client(&client, 0);
 	run_until(here.ended);
