@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/fs.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 
@@ -20,7 +21,7 @@ static struct onefd *loop;
 static struct sys_calls real;
 static struct onefd_file file;
 static int fd;
-static int tries, plain;	/* pwritev2() with RWF_NOWAIT, and without */
+static atomic_int tries, plain;	/* pwritev2() with RWF_NOWAIT, and without */
 static uint64_t tried_bytes;
 static ssize_t nowait_answer;	/* what a try answers; 0: it writes */
 
