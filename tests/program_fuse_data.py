@@ -495,6 +495,47 @@ def a_change_below_is_seen_by_who_has_it_open(mount):
     os.close(fd)
 
 
+def write_below(mount, data, offset=0):
+    with open(mount.below("file"), "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def a_change_below_is_seen_though_the_mount_may_write(mount):
+    make(mount.below("file"), b"1" * 5000)
+    fd = os.open(mount.above("file"), os.O_RDWR)
+    os.pwrite(fd, b"x", 4000)
+    same("before", content(mount.above("file"))[3999:4001], b"1x")
+    until(lambda: time.time() - os.stat(mount.below("file")).st_mtime > 1.2)  # a server's clock, see data.c
+    write_below(mount, b"2" * 5000)
+    same("after", content(mount.above("file"))[3999:4001], b"22")
+    os.close(fd)
+
+
+def a_change_below_before_a_write_is_seen_after_close(mount):
+    make(mount.below("file"), b"1" * 5000)
+    fd = os.open(mount.above("file"), os.O_RDWR)
+    same("before", len(os.pread(fd, 5000, 0)), 5000)
+    settled(mount.below("file"))
+    write_below(mount, b"2", 100)
+    os.pwrite(fd, b"3", 4000)
+    settled(mount.below("file"))
+    content(mount.above("file"))
+    os.close(fd)
+    same("after", content(mount.above("file")).replace(b"1", b""), b"23")
+
+
+def without_a_timeout_a_change_below_is_seen_at_once(mount):
+    with Mount(mount.place, *mount.options, "-o", "timeout=0") as strict:
+        make(strict.below("file"), b"1" * 5000)
+        settled(strict.below("file"))
+        fd = os.open(strict.above("file"), os.O_RDONLY)
+        same("before", os.pread(fd, 1, 4500), b"1")
+        write_below(strict, b"2" * 5000)
+        same("after", os.pread(fd, 1, 4500), b"2")
+        os.close(fd)
+
+
 # ---- the rest ------------------------------------------------------------------------------
 
 
@@ -643,6 +684,39 @@ def a_read_waits_for_the_write_before_it(mount):
         assert not reader.has_answered(), reader.end()
     same("written", writer.end(), 4096)
     same("read", reader.end(), b"2")
+
+
+def written_and_lost(path, number, crowd):
+    """Writes each record of 500 bytes that is its own a hundred times, by a mapping if its number
+    is odd; where it was not there afterwards."""
+    size, lost = os.stat(path).st_size, []
+    places = range(number * 500, size - 500, crowd * 500)
+    for i in range(100):
+        record = bytes([i + 1]) * 500
+        fd = os.open(path, os.O_RDWR)
+        memory = mmap.mmap(fd, size) if number % 2 else None
+        for at in places:
+            if memory:
+                memory[at:at + 500] = record
+            else:
+                os.pwrite(fd, record, at)
+        lost += [(i, at) for at in places if (memory[at:at + 500] if memory else os.pread(fd, 500, at)) != record]
+        if memory:
+            memory.close()
+        os.close(fd)
+    return lost
+
+
+def what_processes_write_side_by_side_is_kept(mount):
+    """No page is dropped under a write: the kernel would lose it."""
+    peers = [mount.peer() for _ in range(8)]
+    for i in range(8):
+        name = f"file{i}"
+        make(mount.above(name), bytes(16384))
+        for number, peer in enumerate(peers):
+            peer.start(f"written_and_lost({mount.above(name)!r}, {number}, {len(peers)})[:10]")
+        same("lost", [peer.end() for peer in peers], [[]] * len(peers))
+        same("below", content(mount.below(name)), content(mount.above(name)))
 
 
 # ---- locks of fcntl(2) --------------------------------------------------------------------------
@@ -987,10 +1061,12 @@ DATA = (
     opened_again_its_pages_are_still_there, a_change_below_is_seen_when_opened_again,
     changes_below_in_one_tick_are_seen, what_grows_or_shrinks_below_is_seen_when_opened_again, what_is_replaced_below_is_seen_when_opened,
     an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
+    a_change_below_is_seen_though_the_mount_may_write, a_change_below_before_a_write_is_seen_after_close,
+    without_a_timeout_a_change_below_is_seen_at_once,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree,
     direct_writes_of_two_descriptors_at_once_are_both_there,
-    a_read_waits_for_the_write_before_it)
+    a_read_waits_for_the_write_before_it, what_processes_write_side_by_side_is_kept)
 BUFFERED = (
     a_lock_is_seen_on_all_sides, who_is_in_the_way_is_said, a_lock_is_raised_and_lowered,
     closing_any_descriptor_drops_the_locks, one_process_with_several_descriptors_is_one_owner,

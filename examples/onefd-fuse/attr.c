@@ -104,6 +104,13 @@ static int do_setattr(struct call *call)
 	return r < 0 ? r : look(call);
 }
 
+static void reply_setattr(struct call *call)
+{
+	if (call->valid & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		inode_wrote(call->at[0].inode);
+	reply_attr(call);
+}
+
 static void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int valid,
 		       struct fuse_file_info *fi)
 {
@@ -113,7 +120,7 @@ static void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int va
 	call->valid = valid;
 	if (fi)
 		call->file = file_pin(file_of(fi));
-	call_go(call, do_setattr, reply_attr);
+	call_go(call, do_setattr, reply_setattr);
 }
 
 /* ---- extended attributes ---------------------------------------------------------- */

@@ -26,11 +26,26 @@
 /* Most bytes of one copy_file_range(2): how long it has a worker. */
 #define COPY_MOST	(32u << 20)
 
+/* Bytes of a file whose pages the loop's thread has the time to drop. */
+#define DROP_MOST	(1 << 20)
+
 /* ---- what the kernel has of an inode ------------------------------------------ */
+
+/*
+ * Pages are dropped when the file was changed behind our back, and for no other change. The
+ * kernel copies what is written into the page, lets go of it, and sends the write: if the
+ * page is dropped in between, and a mapping has it read anew before the write comes, the
+ * mapping has the old bytes, and puts them back over the new.
+ */
 
 static bool is_same(struct timespec a, struct timespec b)
 {
 	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool is_after(struct timespec a, struct timespec b)
+{
+	return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
 }
 
 /* Whether a change after this look is sure to change the times. Most file systems
@@ -45,26 +60,81 @@ static bool is_settled(const struct stat *st)
 		       st->st_ctim.tv_nsec > grain;
 }
 
-/* Whether the pages that the kernel has are those of the file: whoever changed it, it is
- * as it was when it was last opened. */
-static bool keeps_pages(struct inode *inode, const struct stat *st)
+/* Whether it is as it was when the kernel last had its pages. */
+static bool is_unchanged(const struct inode *inode, const struct stat *st)
 {
-	bool same = is_same(inode->mtime, st->st_mtim) && is_same(inode->ctime, st->st_ctim) &&
-		    inode->size == st->st_size;
+	return is_same(inode->mtime, st->st_mtim) && is_same(inode->ctime, st->st_ctim) &&
+	       inode->size == st->st_size;
+}
 
+/* Whether it may be the mount that changed it: not if that was after its last write. */
+static bool may_be_ours(const struct inode *inode, const struct stat *st)
+{
+	struct timespec last = inode->wrote;
+
+	/* A server's clock may be ahead of ours. */
+	if (!inode->mount->met.local)
+		last.tv_sec++;
+	return !list_empty(&inode->transfers) || !is_after(st->st_mtim, last);
+}
+
+static void remember(struct inode *inode, const struct stat *st)
+{
+	inode->opened = true;
 	inode->mtime = st->st_mtim;
 	inode->ctime = st->st_ctim;
 	inode->size = st->st_size;
 	if (!is_settled(st))
 		inode->ctime = (struct timespec){ 0 };
-	return same;
 }
 
-/* Its pages go with the answer to an open that does not keep them; but the kernel would
- * believe in its size and times for as long as it was told to. */
+/* The kernel did not come to drop them: the next to open it will. */
+static void forget(struct inode *inode)
+{
+	inode->ctime = (struct timespec){ 0 };
+}
+
+/* The kernel would believe in its size and times for as long as it was told to. */
 static void forget_attr(const struct fs *fs, const struct inode *inode)
 {
 	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, -1, 0);
+}
+
+/* With its attributes. A page that is being read or written waits for us: there is none while
+ * nobody has it open. */
+static void drop_pages(const struct fs *fs, const struct inode *inode)
+{
+	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, 0, 0);
+}
+
+/*
+ * What is answered to who opens it, and has no struct file yet: false, and the kernel drops
+ * its pages, but in its own time, when others have their answer and write already. So
+ * where it may be done here, it is.
+ */
+static bool keeps_pages(struct fs *fs, struct inode *inode, const struct stat *st)
+{
+	bool opened = inode->opened;
+
+	if (is_unchanged(inode, st)) {
+		fs->data.kept++;
+		return true;
+	}
+	if (inode->writer && may_be_ours(inode, st)) {
+		/* Who opens it when nobody writes any more sees what else there was. */
+		fs->data.kept++;
+		forget_attr(fs, inode);
+		return true;
+	}
+	remember(inode, st);
+	if (!opened)
+		return true;
+	if (list_empty(&inode->files) && st->st_size <= DROP_MOST) {
+		drop_pages(fs, inode);
+		return true;
+	}
+	forget_attr(fs, inode);
+	return false;
 }
 
 /* ---- opening and closing ---------------------------------------------------------- */
@@ -109,20 +179,26 @@ static int do_open(struct call *call)
 }
 
 /* Makes the struct file of call->res, which it takes on failure, too; fills in @fi. */
-static int take_file(struct call *call, struct inode *inode, struct fuse_file_info *fi)
+static int take_file(struct call *call, struct inode *inode, const struct stat *st,
+		     struct fuse_file_info *fi)
 {
 	struct fs *fs = call->fs;
 	int flags = fcntl(call->res, F_GETFL), r;
+	bool keeps = keeps_pages(fs, inode, st);
 	struct file *file;
 
 	/* Not by open(2): one that refuses it may have made the file first. */
 	if (fs->direct && fcntl(call->res, F_SETFL, flags | O_DIRECT) < 0)
 		fs->data.refused++;
 	r = file_new(&fs->inodes, inode, call->res, flags, &file);
-	if (r < 0)
+	if (r < 0) {
+		forget(inode);
 		return r;
+	}
 	fs->data.opened++;
-	*fi = (struct fuse_file_info){ .flags = call->flags, .fh = (uintptr_t)file };
+	*fi = (struct fuse_file_info){
+		.flags = call->flags, .fh = (uintptr_t)file, .keep_cache = keeps,
+	};
 	return 0;
 }
 
@@ -144,7 +220,6 @@ static void reply_open(struct call *call)
 	struct inode *inode = call->at[0].inode;
 	struct fs *fs = call->fs;
 	struct fuse_file_info fi;
-	bool known;
 	int r;
 
 	if (is_stale(inode, &call->attr)) {
@@ -152,18 +227,17 @@ static void reply_open(struct call *call)
 		fuse_reply_err(call->op->fuse, ESTALE);
 		return;
 	}
-	r = take_file(call, inode, &fi);
+	r = take_file(call, inode, &call->attr, &fi);
 	if (r < 0) {
 		fuse_reply_err(call->op->fuse, -r);
 		return;
 	}
-	known = inode->mtime.tv_sec || inode->size;
-	fi.keep_cache = keeps_pages(inode, &call->attr);
-	fs->data.kept += fi.keep_cache;
-	if ((known && !fi.keep_cache) || call->dropped)
+	if (call->dropped)
 		forget_attr(fs, inode);
-	if (fuse_reply_open(call->op->fuse, &fi) < 0)
+	if (fuse_reply_open(call->op->fuse, &fi) < 0) {
+		forget(inode);
 		file_close(&fs->inodes, file_of(&fi));
+	}
 }
 
 /* Opened by the loop, at once or on a worker. */
@@ -268,11 +342,11 @@ static void reply_create(struct call *call)
 	}
 	inode = (struct inode *)(uintptr_t)entry.ino;
 	call->res = call->made_fd;
-	r = take_file(call, inode, &fi);
+	r = take_file(call, inode, &entry.attr, &fi);
 	if (r < 0) {
 		fuse_reply_err(call->op->fuse, -r);
-	} else if (keeps_pages(inode, &entry.attr),
-		   fuse_reply_create(call->op->fuse, &entry, &fi) < 0) {
+	} else if (fuse_reply_create(call->op->fuse, &entry, &fi) < 0) {
+		forget(inode);
 		file_close(inodes, file_of(&fi));
 		r = -ENOENT;
 	}
@@ -419,6 +493,7 @@ static void write_done(struct onefd_req *req)
 		return;
 	count(transfer, &transfer->fs->data.writes, &transfer->fs->data.bytes_written,
 	      (size_t)req->res);
+	inode_wrote(transfer->file->inode);
 	fuse_reply_write(transfer->op->fuse, (size_t)req->res);
 	transfer_end(transfer);
 }
@@ -533,11 +608,17 @@ static void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	transfer_go(transfer, no_more_done);
 }
 
+static void allocate_done(struct onefd_req *req)
+{
+	inode_wrote(transfer_of(req)->file->inode);
+	no_more_done(req);
+}
+
 static void fallocate_now(struct transfer *transfer)
 {
 	onefd_prep_fallocate(&transfer->op->req, &transfer->file->of, transfer->flags,
 			     transfer->offset, transfer->length);
-	transfer_go(transfer, no_more_done);
+	transfer_go(transfer, allocate_done);
 }
 
 static void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
@@ -615,6 +696,7 @@ static int do_copy(struct call *call)
 
 static void reply_copy(struct call *call)
 {
+	inode_wrote(call->other_file->inode);
 	if (call->dropped)
 		forget_attr(call->fs, call->other_file->inode);
 	fuse_reply_write(call->op->fuse, (size_t)call->res);

@@ -34,6 +34,8 @@ struct inode {
 	/* data.c: what the file was when the kernel last had its pages */
 	struct timespec mtime, ctime;
 	off_t size;
+	struct timespec wrote;	/* see inode_wrote() */
+	bool opened;		/* once: there may be pages */
 	bool told_stale;	/* who opened it */
 	/* transfer.c */
 	struct onefd_link transfers;	/* writes under way, and what waits for them */
@@ -87,6 +89,9 @@ void inode_unpin(struct inodes *inodes, struct inode *inode);
 
 /* A worker reopened it: kept, or closed if there is one by now. Pinned. */
 void inode_reopened(struct inodes *inodes, struct inode *inode, int fd);
+
+/* The mount has changed its data or its times: notes when. */
+void inode_wrote(struct inode *inode);
 
 /* An open file's descriptor comes or goes; counts against what inodes may hold. */
 void inodes_file_opened(struct inodes *inodes);

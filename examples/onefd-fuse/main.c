@@ -89,6 +89,10 @@ static void init(void *data, struct fuse_conn_info *conn)
 	conn->want |= conn->capable & (FUSE_CAP_DONT_MASK | FUSE_CAP_CACHE_SYMLINKS);
 	if (!options.no_xattr)
 		conn->want |= conn->capable & FUSE_CAP_POSIX_ACL;
+	/* The kernel would drop a file's pages after each change, the mount's own, too, and lose
+	 * what is being written: see data.c. But it would see at once what others change. */
+	if (fs.timeout > 0)
+		conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	/* libfuse insists on being told twice. */
 	conn->max_read = max_read;
 }
