@@ -56,7 +56,7 @@ struct mounted {
 	int ended, reason;
 };
 
-static struct mounted here, other;
+static struct mounted here;
 
 static void fs_init(void *data, struct fuse_conn_info *conn)
 {
@@ -257,7 +257,7 @@ static void hold_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset)
 	one->offset = offset;
 }
 
-static void answer_read(struct held *one)
+static inline void answer_read(struct held *one)
 {
 	fill(one->op->memory, one->size, one->offset);
 	(void)fuse_reply_buf(one->op->fuse, one->op->memory, one->size);
@@ -319,7 +319,7 @@ static void end_client(struct client *client, int status)
 	ck_assert_int_eq(client->status, status);
 }
 
-static int look(const char *path, int number)
+static inline int look(const char *path, int number)
 {
 	struct stat st;
 
@@ -328,7 +328,7 @@ static int look(const char *path, int number)
 }
 
 /* A page at the file's own place, compared. */
-static int read_page(const char *path, int number)
+static inline int read_page(const char *path, int number)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), wrong = 0;
 	off_t offset = number * 4096l;

@@ -345,6 +345,19 @@ def a_file_too_large_for_the_daemon_is_an_error(mount):
     os.unlink(mount.above("file"))
 
 
+def large_writes_go_through_pipes(mount):
+    size = (8 << 20) + 12345
+    written = random.randbytes(size)
+    fd = os.open(mount.above("file"), os.O_WRONLY | os.O_CREAT)
+    for at in range(0, size, 3 << 20):
+        piece = written[at : at + (3 << 20)]
+        same("written", os.write(fd, piece), len(piece))
+    os.close(fd)
+    assert content(mount.below("file")) == written, "it is not what was written"
+    assert mount.count(r"writes spliced (\d+)") >= 4, "not many were spliced"
+    os.unlink(mount.above("file"))
+
+
 # ---- opening ------------------------------------------------------------------------------
 
 
@@ -1068,6 +1081,7 @@ DATA = (
     direct_writes_of_two_descriptors_at_once_are_both_there,
     a_read_waits_for_the_write_before_it, what_processes_write_side_by_side_is_kept)
 BUFFERED = (
+    large_writes_go_through_pipes,
     a_lock_is_seen_on_all_sides, who_is_in_the_way_is_said, a_lock_is_raised_and_lowered,
     closing_any_descriptor_drops_the_locks, one_process_with_several_descriptors_is_one_owner,
     a_child_has_no_lock_of_its_parents, who_waits_gets_it_when_it_is_free,

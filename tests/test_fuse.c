@@ -983,6 +983,7 @@ END_TEST
 
 START_TEST(sessions_share_a_loop)
 {
+	struct mounted other;
 	struct client clients[16];
 	char path[PATH_MAX];
 
@@ -1033,7 +1034,7 @@ START_TEST(bad_config_is_refused)
 {
 	static const struct onefd_fuse_config bad[] = {
 		{ .depth = 65537 },	    { .transfer = 4095 },  { .transfer = 2 << 20 },
-		{ .extra = (1 << 20) + 1 }, { .reserved = { 1 } }, { .reserved = { 0, 0, 1 } }, { .flags = 1 << 1 },
+		{ .extra = (1 << 20) + 1 }, { .reserved = { 1 } }, { .reserved = { 0, 0, 1 } }, { .flags = 1 << 2 },
 	};
 	struct onefd_fuse *fuse = NULL;
 

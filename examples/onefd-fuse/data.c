@@ -558,11 +558,10 @@ static int write_flags(const struct file *file, const struct fuse_file_info *fi)
 
 static void write_now(struct transfer *transfer)
 {
-	struct onefd_req *to_loop = &transfer->op->req;
 	off_t offset = transfer->offset;
 
-	onefd_prep_pwrite(to_loop, &transfer->file->of, transfer->bytes, transfer->size, offset);
-	to_loop->rw_flags = transfer->flags;
+	onefd_fuse_prep_pwrite(transfer->op, &transfer->file->of, transfer->bytes, transfer->size,
+			       offset, transfer->flags);
 	/* The file may end elsewhere than the kernel believes. */
 	transfer_go_in_order(transfer, offset,
 			     transfer->flags & RWF_APPEND ? INT64_MAX : offset + (off_t)transfer->size,

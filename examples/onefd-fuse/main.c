@@ -127,10 +127,11 @@ static void report(FILE *out)
 
 	(void)onefd_fuse_stats(fs.fuse, &stats, sizeof stats);
 	fprintf(out, "requests %llu, in hand %llu (at most %llu), reading stopped %llu times\n"
-		     "interrupted %llu, cancelled %llu\n",
+		     "interrupted %llu, cancelled %llu, writes spliced %llu\n",
 		(unsigned long long)stats.received, (unsigned long long)stats.in_hand,
 		(unsigned long long)stats.in_hand_most, (unsigned long long)stats.full,
-		(unsigned long long)stats.interrupted, (unsigned long long)stats.cancelled);
+		(unsigned long long)stats.interrupted, (unsigned long long)stats.cancelled,
+		(unsigned long long)stats.spliced);
 	report_inodes(out);
 	data_report(&fs, out);
 	(void)onefd_describe(fs.loop, out);
@@ -285,11 +286,14 @@ static int start(void)
 	struct onefd_config loop = { .threads = WORKERS, .depth = DEPTH, .budget = BATCH };
 	int r;
 
+	/* What is direct is aligned where it is read to. */
+	if (!fs.direct)
+		config.flags |= ONEFD_FUSE_SPLICE_WRITES;
 	become_able();
 	r = onefd_new(&fs.loop, &loop);
 	if (r < 0)
 		return fail("cannot make a loop", -r);
-	r = inodes_init(&fs.inodes, fs.loop, limit, 32 + 3 * depth);
+	r = inodes_init(&fs.inodes, fs.loop, limit, 48 + 3 * depth);
 	if (r >= 0)
 		r = make_root();
 	if (r < 0)

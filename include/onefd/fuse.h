@@ -50,6 +50,16 @@ struct onefd_fuse_config {
  */
 #define ONEFD_FUSE_HANDLE_KILLPRIV_V2 (UINT64_C(1) << 0)
 
+/*
+ * The bytes of large writes that follow upon each other come by splice(2), copied
+ * once instead of twice: they need not be where the write handler is told, but
+ * onefd_fuse_prep_pwrite() has them. A pipe holds one and a page: where none may be
+ * larger than 1 MiB (pipe(7)), the kernel is asked for a page less than
+ * transfer. Without pipes, or where libfuse's own reading was replaced before, all is
+ * read. They are 8 at most.
+ */
+#define ONEFD_FUSE_SPLICE_WRITES (UINT64_C(1) << 1)
+
 /* A request in hand: what a backend needs for it, without allocating. */
 struct onefd_fuse_op {
 	void *data;		/* yours: config.extra bytes, as the last user left them */
@@ -63,7 +73,8 @@ struct onefd_fuse_op {
 	struct onefd_fuse *session;
 	struct onefd_link link;
 	char *buffer;
-	uint64_t reserved[2];
+	struct onefd_fuse_pipe *pipe;
+	uint64_t reserved[1];
 };
 
 /*
@@ -85,7 +96,7 @@ int onefd_fuse_free(struct onefd_fuse *fuse);
 /*
  * To be called in the init handler, which must exist: asks the kernel for transfer
  * as configured, for three quarters of depth in the background, so that a look-up
- * finds room, and for no splice. Leaves all else to the caller. Where
+ * finds room, and keeps libfuse from splicing. Leaves all else to the caller. Where
  * FUSE_CAP_PARALLEL_DIROPS is wanted, as it is unless taken back before, and
  * libfuse is older than 3.17, whose answer forgets it, or with
  * ONEFD_FUSE_HANDLE_KILLPRIV_V2, this takes over the session's reading and
@@ -131,6 +142,14 @@ struct onefd_fuse_op *onefd_fuse_begin(struct onefd_fuse *fuse, fuse_req_t req);
  */
 int onefd_fuse_submit(struct onefd_fuse_op *op, onefd_req_fn *fn);
 
+/*
+ * onefd_prep_pwrite() into op->req of the bytes of a write in hand, wherever they are,
+ * and of its rw_flags: @buf, @len and @offset are the write handler's. To be used
+ * with ONEFD_FUSE_SPLICE_WRITES, of which a worker does the rest.
+ */
+void onefd_fuse_prep_pwrite(struct onefd_fuse_op *op, struct onefd_file *file,
+			    const void *buf, size_t len, off_t offset, int rw_flags);
+
 /* The request was replied to; its memory is the session's again. Ending twice does
  * nothing. */
 void onefd_fuse_end(struct onefd_fuse_op *op);
@@ -143,6 +162,7 @@ struct onefd_fuse_stats {
 	uint64_t full;			/* times reading stopped, for depth were in hand */
 	uint64_t interrupted;		/* interrupts of what was in hand */
 	uint64_t cancelled;		/* requests to the loop, by interrupts or at the end */
+	uint64_t spliced;		/* writes whose bytes came by splice(2) */
 };
 
 /* As onefd_stats(). */

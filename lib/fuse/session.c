@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <onefd/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +36,19 @@
 /* Behind it stands the backend's own, aligned for anything. */
 #define OP_SIZE ((sizeof(struct onefd_fuse_op) + 63) & ~(size_t)63)
 
-/* The bytes of a write stand behind struct fuse_in_header and fuse_write_in. */
-#define WRITE_HEADER 80u
+struct write_header {
+	struct fuse_in_header in;
+	struct fuse_write_in write;
+};
+
+/* The bytes of a write stand behind it. */
+#define WRITE_HEADER sizeof(struct write_header)
+
+/* Smaller ones xfs takes at once, on the loop's thread. */
+#define SPLICE_LEAST (256u << 10)
+/* Requests without a large write after which none is expected any more. */
+#define SPLICE_WAIT 16u
+#define PIPES 8u
 
 /*
  * A buffer: the request is received at RECEIVE, so that the bytes of a write begin
@@ -45,6 +57,14 @@
  */
 #define RECEIVE (PAGE - WRITE_HEADER)
 #define ANSWER (PAGE + ATTRIBUTE + PAGE) /* a name and a value */
+
+struct onefd_fuse_pipe {
+	struct onefd_link link; /* in fuse->pipes */
+	int ends[2];		/* -1: not made yet */
+	size_t size, left;	/* the bytes of a write, and those still in it */
+	int fd, rw_flags;	/* where they go */
+	off_t offset;
+};
 
 enum state { IDLE, SERVING, ENDING, ENDED };
 
@@ -60,6 +80,11 @@ struct onefd_fuse {
 	struct onefd_fuse_op *current; /* what a handler may begin */
 	struct onefd_link free;	       /* the last used first: its memory is warm */
 	struct onefd_link in_hand;
+	struct onefd_fuse_pipe own_pipes[PIPES];
+	struct onefd_link pipes; /* those that are free */
+	bool splices;
+	size_t splice_most;	/* of a request, with its header */
+	unsigned expects_large; /* for so many requests */
 	enum state state;
 	int reason;
 	pid_t pid; /* who made it */
@@ -181,14 +206,230 @@ static void want_what_is_left_out(const struct onefd_fuse *fuse, const struct fu
 		left_out = flags;
 }
 
+/* ---- pipes ------------------------------------------------------------------ */
+
+/*
+ * The kernel puts the pages of a write into a pipe as they are, and a worker splices
+ * them on into the file: the one copy is into the page cache. A pipe is an op's
+ * until its end and empty when it is free, or the next request would find no room.
+ */
+
+static void unmake_pipe(struct onefd_fuse_pipe *pipe)
+{
+	for (int i = 0; i < 2; i++) {
+		if (pipe->ends[i] >= 0)
+			(void)close(pipe->ends[i]);
+		pipe->ends[i] = -1;
+	}
+}
+
+static bool make_pipe(const struct onefd_fuse *fuse, struct onefd_fuse_pipe *pipe)
+{
+	if (pipe->ends[0] >= 0)
+		return true;
+	if (pipe2(pipe->ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return false;
+	if (fcntl(pipe->ends[1], F_SETPIPE_SZ, (int)fuse->splice_most) >= (int)fuse->splice_most)
+		return true;
+	unmake_pipe(pipe);
+	return false;
+}
+
+/*
+ * Each page of a write takes one of a pipe, and so does the header. Not everybody may have
+ * a pipe larger than 1 MiB: then writes are to be a page shorter. The transfer there is.
+ */
+static uint32_t fit_pipes(struct onefd_fuse *fuse)
+{
+	uint32_t transfer = fuse->config.transfer;
+
+	if (transfer < SPLICE_LEAST || sysconf(_SC_PAGESIZE) != PAGE)
+		return transfer;
+	fuse->splices = true;
+	for (uint32_t less = 0; less <= PAGE; less += PAGE) {
+		fuse->splice_most = transfer + PAGE - less;
+		if (make_pipe(fuse, &fuse->own_pipes[0]))
+			return transfer - less;
+	}
+	fuse->splices = false;
+	return transfer;
+}
+
+/* One that cannot be made is not tried again. */
+static struct onefd_fuse_pipe *take_pipe(struct onefd_fuse *fuse)
+{
+	struct onefd_fuse_pipe *pipe;
+
+	if (!fuse->expects_large || list_empty(&fuse->pipes))
+		return NULL;
+	pipe = list_entry(fuse->pipes.next, struct onefd_fuse_pipe, link);
+	list_remove(&pipe->link);
+	return make_pipe(fuse, pipe) ? pipe : NULL;
+}
+
+/* Reads what is there already. */
+static bool pull(const struct onefd_fuse_pipe *pipe, char *memory, size_t size)
+{
+	while (size) {
+		ssize_t n = read(pipe->ends[0], memory, size);
+
+		if (n <= 0)
+			return false; /* UNTESTED: for want of memory */
+		memory += n;
+		size -= (size_t)n;
+	}
+	return true;
+}
+
+/* What is left, to where the bytes of a write that was read are. */
+static bool gather(const struct onefd_fuse_op *op)
+{
+	struct onefd_fuse_pipe *pipe = op->pipe;
+	bool done = pull(pipe, op->buffer + PAGE, pipe->left);
+
+	if (done)
+		pipe->left = 0;
+	return done;
+}
+
+static void give_back_pipe(struct onefd_fuse_op *op)
+{
+	struct onefd_fuse_pipe *pipe = op->pipe;
+
+	if (!pipe)
+		return;
+	if (!gather(op))
+		unmake_pipe(pipe);
+	list_push_front(&op->session->pipes, &pipe->link);
+	op->pipe = NULL;
+}
+
+/* On a worker: as write(2), which tells what came before an error. */
+static ssize_t pour(struct onefd_fuse_pipe *pipe)
+{
+	off_t at = pipe->offset;
+	ssize_t n = 1;
+	int error = EIO;
+
+	while (pipe->left && n > 0) {
+		n = splice(pipe->ends[0], NULL, pipe->fd, &at, pipe->left, 0);
+		if (n > 0)
+			pipe->left -= (size_t)n;
+		else if (n < 0)
+			error = errno;
+	}
+	return at > pipe->offset ? (ssize_t)(at - pipe->offset) : -error;
+}
+
+static ssize_t write_out(void *arg)
+{
+	struct onefd_fuse_op *op = arg;
+	struct onefd_fuse_pipe *pipe = op->pipe;
+	struct iovec bytes = { op->buffer + PAGE, pipe->size };
+	ssize_t n = -EINVAL;
+
+	if (!pipe->rw_flags && pipe->left)
+		n = pour(pipe);
+	/* Not every file takes from a pipe: none that is opened to append does. */
+	if (n != -EINVAL)
+		return n;
+	if (!gather(op))
+		return -EIO;
+	n = pwritev2(pipe->fd, &bytes, 1, pipe->offset, pipe->rw_flags);
+	return n < 0 ? -errno : n;
+}
+
+void onefd_fuse_prep_pwrite(struct onefd_fuse_op *op, struct onefd_file *file, const void *buf,
+			    size_t len, off_t offset, int rw_flags)
+{
+	struct onefd_fuse_pipe *pipe = op->pipe;
+
+	/* What is direct has an order of the loop's. */
+	if (!pipe || (file->flags & ONEFD_FILE_DIRECT && gather(op))) {
+		onefd_prep_pwrite(&op->req, file, buf, len, offset);
+		op->req.rw_flags = rw_flags;
+		return;
+	}
+	pipe->fd = file->fd;
+	pipe->offset = offset;
+	pipe->rw_flags = rw_flags;
+	onefd_prep_call(&op->req, write_out, op);
+}
+
 /* ---- what is received ------------------------------------------------------ */
+
+/* How many bytes a large write of @size in all has; 0: it is none. */
+static size_t large(const struct write_header *header, size_t size)
+{
+	if (size < SPLICE_LEAST || header->in.opcode != FUSE_WRITE ||
+	    header->write.size != size - sizeof *header)
+		return 0;
+	return header->write.size;
+}
+
+/* All but the bytes of a large write: the kernel has let go of it, nobody else will reply. */
+static int take_from_pipe(struct onefd_fuse_op *op, size_t size)
+{
+	char *memory = op->buffer + RECEIVE;
+	struct onefd_fuse_pipe *pipe = op->pipe;
+	size_t first = size < WRITE_HEADER ? size : WRITE_HEADER;
+	bool done = pull(pipe, memory, first);
+
+	if (done && large((void *)memory, size)) {
+		pipe->size = pipe->left = size - first;
+		op->session->stats.spliced++;
+		return (int)size;
+	}
+	done = done && pull(pipe, memory + first, size - first);
+	if (!done)
+		unmake_pipe(pipe);
+	give_back_pipe(op);
+	return done ? (int)size : -EIO;
+}
+
+/* 0: it is to be read. */
+static int receive_by_pipe(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
+{
+	struct onefd_fuse_pipe *pipe = take_pipe(fuse);
+	ssize_t n;
+	int error;
+
+	if (!pipe)
+		return 0;
+	op->pipe = pipe;
+	pipe->size = pipe->left = 0;
+	n = splice(fuse->watch.fd, NULL, pipe->ends[1], NULL, fuse->splice_most, SPLICE_F_NONBLOCK);
+	if (n > 0)
+		return take_from_pipe(op, (size_t)n);
+	error = errno;
+	give_back_pipe(op);
+	/* What else there is, libfuse knows to tell. */
+	return n < 0 && error == EAGAIN ? -EAGAIN : 0;
+}
+
+static int receive_one(struct onefd_fuse *fuse, struct onefd_fuse_op *op, struct fuse_buf *buf)
+{
+	int r = receive_by_pipe(fuse, op);
+
+	if (r > 0)
+		buf->size = (size_t)r;
+	else if (!r)
+		r = fuse_session_receive_buf(fuse->session, buf);
+	if (r <= 0)
+		return r;
+	if (fuse->splices && large(buf->mem, (size_t)r))
+		fuse->expects_large = SPLICE_WAIT;
+	else if (fuse->expects_large)
+		fuse->expects_large--;
+	return r;
+}
 
 /* Whether there may be another. */
 static bool receive(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 {
 	struct fuse_buf buf = { .mem = op->buffer + RECEIVE };
 	bool exited = fuse_session_exited(fuse->session);
-	int r = exited ? 0 : fuse_session_receive_buf(fuse->session, &buf);
+	int r = exited ? 0 : receive_one(fuse, op, &buf);
 
 	if (r == -EAGAIN || r == -EINTR)
 		return false;
@@ -201,6 +442,8 @@ static bool receive(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 	fuse->stats.received++;
 	fuse->current = op;
 	fuse_session_process_buf(fuse->session, &buf);
+	if (fuse->current)
+		give_back_pipe(op);
 	fuse->current = NULL;
 	left_out = 0;
 	return fuse->state == SERVING;
@@ -308,6 +551,7 @@ void onefd_fuse_end(struct onefd_fuse_op *op)
 	if (!op || !op->fuse)
 		return;
 	op->fuse = NULL;
+	give_back_pipe(op);
 	list_remove(&op->link);
 	list_push_front(&fuse->free, &op->link);
 	fuse->stats.in_hand--;
@@ -327,7 +571,7 @@ static int check_config(const struct onefd_fuse_config *config)
 	for (size_t i = 0; i < sizeof config->reserved / sizeof *config->reserved; i++)
 		if (config->reserved[i])
 			return -EINVAL;
-	if (config->flags & ~ONEFD_FUSE_HANDLE_KILLPRIV_V2)
+	if (config->flags & ~(ONEFD_FUSE_HANDLE_KILLPRIV_V2 | ONEFD_FUSE_SPLICE_WRITES))
 		return -EINVAL;
 	if (config->depth > DEPTH_MOST || config->transfer > TRANSFER_MOST ||
 	    config->transfer % PAGE || config->extra > EXTRA_MOST)
@@ -361,6 +605,17 @@ static void make_op(struct onefd_fuse *fuse, uint32_t index)
 	list_push(&fuse->free, &op->link);
 }
 
+static void init_pipes(struct onefd_fuse *fuse)
+{
+	list_init(&fuse->pipes);
+	for (size_t i = 0; i < PIPES; i++) {
+		struct onefd_fuse_pipe *pipe = &fuse->own_pipes[i];
+
+		pipe->ends[0] = pipe->ends[1] = -1;
+		list_push(&fuse->pipes, &pipe->link);
+	}
+}
+
 static int make_ops(struct onefd_fuse *fuse)
 {
 	uint32_t depth = fuse->config.depth;
@@ -384,6 +639,8 @@ static void destroy(struct onefd_fuse *fuse)
 {
 	if (fuse->buffers)
 		(void)munmap(fuse->buffers, fuse->config.depth * fuse->buffer_size);
+	for (size_t i = 0; i < PIPES; i++)
+		unmake_pipe(&fuse->own_pipes[i]);
 	free(fuse->ops);
 	free(fuse);
 }
@@ -418,6 +675,7 @@ int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop, struct fuse_sess
 	fuse->pid = getpid();
 	list_init(&fuse->free);
 	list_init(&fuse->in_hand);
+	init_pipes(fuse);
 	onefd_watch_init(&fuse->watch, fuse_session_fd(session), readable);
 	onefd_task_init(&fuse->end, ended);
 	fill_in(fuse, config);
@@ -444,10 +702,13 @@ int onefd_fuse_free(struct onefd_fuse *fuse)
 
 void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 {
-	uint32_t depth;
+	uint32_t depth, transfer;
 
 	if (!fuse || !conn)
 		return;
+	transfer = fuse->config.transfer;
+	if (fuse->config.flags & ONEFD_FUSE_SPLICE_WRITES && conn->capable & FUSE_CAP_SPLICE_READ)
+		transfer = fit_pipes(fuse);
 	depth = fuse->config.depth;
 	conn->want &=
 		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
@@ -456,8 +717,8 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 	conn->max_background = depth < UINT16_MAX ? depth : UINT16_MAX;
 	conn->congestion_threshold = conn->max_background - conn->max_background / 4;
 	/* The kernel counts in pages what it may send: this bounds the reads, too. */
-	if (conn->max_write > fuse->config.transfer)
-		conn->max_write = fuse->config.transfer;
+	if (conn->max_write > transfer)
+		conn->max_write = transfer;
 	want_what_is_left_out(fuse, conn);
 }
 
