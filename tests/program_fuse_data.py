@@ -681,12 +681,13 @@ def read_directly(fd, offset):
         return os.preadv(fd, [memory], offset) and memory[:1]
 
 
-def a_read_waits_for_the_write_before_it(mount):
+def a_read_waits_for_the_write_before_it(mount, mode=0o666):
     """Else the kernel could take old bytes into a page, which a mapping's change puts back."""
     freezer = Freezer(mount)
     make(mount.below("file"), b"1" * 8192)
-    writer, reader, other = (mount.peer() for _ in range(3))
-    to = writer.open(mount.above("file"), os.O_WRONLY)
+    os.chmod(mount.below("file"), mode)
+    writer, reader, other = user(mount), mount.peer(), mount.peer()
+    to = writer.open("file", os.O_WRONLY)
     fds = [peer.open(mount.above("file"), os.O_RDONLY | os.O_DIRECT) for peer in (reader, other)]
     with freezer:
         writer.start(f"os.pwrite({to}, b'2' * 4096, 0)")
@@ -697,6 +698,11 @@ def a_read_waits_for_the_write_before_it(mount):
         assert not reader.has_answered(), reader.end()
     same("written", writer.end(), 4096)
     same("read", reader.end(), b"2")
+
+
+def a_read_waits_for_the_write_that_takes_set_id_bits(mount):
+    a_read_waits_for_the_write_before_it(mount, 0o4666)
+    same("mode", os.stat(mount.below("file")).st_mode & 0o7777, 0o666)
 
 
 def written_and_lost(path, number, crowd):
@@ -1079,7 +1085,8 @@ DATA = (
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree,
     direct_writes_of_two_descriptors_at_once_are_both_there,
-    a_read_waits_for_the_write_before_it, what_processes_write_side_by_side_is_kept)
+    a_read_waits_for_the_write_before_it, a_read_waits_for_the_write_that_takes_set_id_bits,
+    what_processes_write_side_by_side_is_kept)
 BUFFERED = (
     large_writes_go_through_pipes,
     a_lock_is_seen_on_all_sides, who_is_in_the_way_is_said, a_lock_is_raised_and_lowered,

@@ -691,6 +691,36 @@ def set_id_bits_go_when_others_change_a_file():
         assert "security.capability" not in os.listxattr(mount.source + "/f")
 
 
+def set_id_bits_go_where_a_worker_cannot_act_as_its_caller():
+    """Root may leave them, even without CAP_SETPCAP."""
+    if not shutil.which("setpriv"):
+        raise Skip("needs setpriv")
+    with Mount("-oallow_other,suid", wrap=["setpriv", "--bounding-set=-setpcap"]) as mount:
+        os.chmod(mount.source, 0o777)
+        write(mount.source + "/f", "text")
+        for change in (lambda: write("f", "more"), lambda: os.truncate("f", 1),
+                       lambda: os.write(os.open("f", os.O_WRONLY), b"more")):
+            os.chmod(mount.source + "/f", 0o6777)
+            as_ids(1000, 2000, mount.path, change)
+            assert mode_of(mount.source + "/f") == mode_of(mount.path + "/f") == 0o777
+
+
+def a_mode_set_while_set_id_bits_go_stays():
+    """It would be lost if what was seen before were put back."""
+    with tempfile.NamedTemporaryFile("r", prefix="onefd-fuse.") as log, \
+            Mount("-oallow_other,suid", wrap=strace(log.name, "chmod,fchmod,fchownat",
+                                                    "chmod,fchmod,fchownat:delay_enter=500000")) as mount:
+        os.chmod(mount.source, 0o777)
+        write(mount.source + "/f", "text")
+        os.chmod(mount.source + "/f", 0o4777)
+        changes = threading.Thread(target=as_ids, args=(1000, 2000, mount.path, lambda: write("f", "more")))
+        changes.start()
+        until(lambda: log.seek(0) == 0 and "ch" in log.read())
+        os.chmod(mount.source + "/f", 0o4700)
+        changes.join()
+        assert mode_of(mount.source + "/f") == 0o700, oct(mode_of(mount.source + "/f"))
+
+
 # ---- attributes ----------------------------------------------------------------------------------
 
 
@@ -1045,7 +1075,8 @@ TESTS = (
     without_handles_each_inode_has_a_descriptor, who_is_killed_while_all_workers_wait_leaves_no_descriptor, user_without_privilege_mounts,
     new_things_belong_to_who_makes_them, a_sticky_directory_protects_what_has_the_name_now,
     a_worker_is_root_again_after_it_acted_as_its_caller, access_control_lists_of_the_source_hold,
-    set_id_bits_go_when_others_change_a_file, extended_attributes_of_any_size,
+    set_id_bits_go_when_others_change_a_file, set_id_bits_go_where_a_worker_cannot_act_as_its_caller,
+    a_mode_set_while_set_id_bits_go_stays, extended_attributes_of_any_size,
     attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,
     an_attribute_that_comes_while_it_is_looked_for_is_seen,
     writes_are_asked_for_capabilities_once, without_attributes_the_kernel_asks_once, times_are_set_on_links_too,

@@ -197,20 +197,35 @@ bool work_is_in_group(fuse_req_t req, gid_t gid)
 
 bool takes_set_id(fuse_req_t req, const struct stat *st)
 {
-	return fuse_req_ctx(req)->uid && fs_of(req)->privileged && S_ISREG(st->st_mode) &&
-	       st->st_mode & (S_ISUID | S_ISGID);
+	return fuse_req_ctx(req)->uid && S_ISREG(st->st_mode) && st->st_mode & (S_ISUID | S_ISGID);
+}
+
+/* Those that it has and that go, of all of its @mode. */
+static mode_t set_id_to_drop(fuse_req_t req, int fd, mode_t *mode)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !takes_set_id(req, &st))
+		return 0;
+	*mode = st.st_mode & 07777;
+	if (*mode & S_IXGRP || !work_is_in_group(req, st.st_gid))
+		return *mode & (S_ISUID | S_ISGID);
+	return *mode & S_ISUID;
 }
 
 bool work_drop_set_id(fuse_req_t req, int fd)
 {
-	mode_t drop = S_ISUID;
-	struct stat st;
+	mode_t mode, drop = set_id_to_drop(req, fd, &mode);
 
-	if (fstat(fd, &st) < 0 || !takes_set_id(req, &st))
+	if (!drop)
 		return false;
-	if (st.st_mode & S_IXGRP || !work_is_in_group(req, st.st_gid))
-		drop |= S_ISGID;
-	return chmod(proc_path(fd).path, st.st_mode & 07777 & ~drop) == 0;
+	/* A change to no other owner takes them, and looks at the mode itself: one that its owner
+	 * sets just now would be lost with chmod(2). Not all that ask a server do so. */
+	if (fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) == 0)
+		drop = set_id_to_drop(req, fd, &mode);
+	if (drop)
+		(void)chmod(proc_path(fd).path, mode & ~drop);
+	return true;
 }
 
 static ssize_t meet(void *arg)

@@ -517,20 +517,20 @@ static void dropped_set_id(struct onefd_req *req)
 }
 
 /* What others write to has none: that is seen at once where the source is a disk. */
-static void drop_set_id_first(struct transfer *transfer, void (*then)(struct transfer *))
+static bool may_have_set_id(const struct transfer *transfer)
 {
 	fuse_req_t req = transfer->op->fuse;
 	struct stat st = { .st_mode = S_IFREG | S_ISUID };
 
 	if (transfer->file->inode->mount->met.local && takes_set_id(req, &st))
 		(void)fstat(transfer->file->of.fd, &st);
-	if (!takes_set_id(req, &st)) {
-		then(transfer);
-		return;
-	}
+	return takes_set_id(req, &st);
+}
+
+static void prep_drop_set_id(struct transfer *transfer, void (*then)(struct transfer *))
+{
 	transfer->then = then;
 	onefd_prep_call(&transfer->op->req, do_drop_set_id, transfer);
-	transfer_go(transfer, dropped_set_id);
 }
 
 /* Whose descriptor is written to. A direct write may put part of a block back, in order
@@ -556,22 +556,23 @@ static int write_flags(const struct file *file, const struct fuse_file_info *fi)
 	return rw;
 }
 
+static void prep_write(struct transfer *transfer)
+{
+	onefd_fuse_prep_pwrite(transfer->op, &transfer->file->of, transfer->bytes, transfer->size,
+			       transfer->offset, transfer->flags);
+}
+
 static void write_now(struct transfer *transfer)
 {
-	off_t offset = transfer->offset;
-
-	onefd_fuse_prep_pwrite(transfer->op, &transfer->file->of, transfer->bytes, transfer->size,
-			       offset, transfer->flags);
-	/* The file may end elsewhere than the kernel believes. */
-	transfer_go_in_order(transfer, offset,
-			     transfer->flags & RWF_APPEND ? INT64_MAX : offset + (off_t)transfer->size,
-			     true, write_done);
+	prep_write(transfer);
+	transfer_go(transfer, write_done);
 }
 
 static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
 	struct transfer *transfer;
+	bool drops;
 
 	(void)ino;
 	if (fi->writepage && file_of(fi)->flags & O_APPEND) {
@@ -583,7 +584,15 @@ static void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	transfer->size = size;
 	transfer->offset = offset;
 	transfer->flags = write_flags(transfer->file, fi);
-	drop_set_id_first(transfer, write_now);
+	drops = may_have_set_id(transfer);
+	if (drops)
+		prep_drop_set_id(transfer, write_now);
+	else
+		prep_write(transfer);
+	/* The file may end elsewhere than the kernel believes. */
+	transfer_go_in_order(transfer, offset,
+			     transfer->flags & RWF_APPEND ? INT64_MAX : offset + (off_t)size, true,
+			     drops ? dropped_set_id : write_done);
 }
 
 /* ---- the rest -------------------------------------------------------------------------- */
@@ -629,7 +638,12 @@ static void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 	transfer->flags = mode;
 	transfer->offset = offset;
 	transfer->length = length;
-	drop_set_id_first(transfer, fallocate_now);
+	if (!may_have_set_id(transfer)) {
+		fallocate_now(transfer);
+		return;
+	}
+	prep_drop_set_id(transfer, fallocate_now);
+	transfer_go(transfer, dropped_set_id);
 }
 
 /* Nobody else uses the descriptor's own position. */
