@@ -119,7 +119,7 @@ static off_t pick_offset(const struct inode *inode)
 
 static size_t pick_length(void)
 {
-	static const size_t most[] = { 16, 600, PAGE, 3 * PAGE, 20000, 140000, 400000 };
+	static const size_t most[] = { 16, 600, PAGE, 3 * PAGE, 20000, 140000, 400000, MOST };
 
 	return 1 + below(most[below(sizeof most / sizeof *most)]);
 }
