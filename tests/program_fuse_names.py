@@ -705,6 +705,21 @@ def set_id_bits_go_where_a_worker_cannot_act_as_its_caller():
             assert mode_of(mount.source + "/f") == mode_of(mount.path + "/f") == 0o777
 
 
+def set_id_bits_lost_below_are_not_obeyed():
+    for opened_before in False, True:
+        with Mount("-oallow_other,suid,timeout=1000") as mount:
+            run("cp", shutil.which("id"), mount.source + "/id")
+            os.chmod(mount.source + "/id", 0o4777)
+            os.chmod(mount.source, 0o755)
+            if opened_before:
+                as_ids(1000, 2000, mount.path, lambda: subprocess.run(["./id"], check=True, stdout=subprocess.DEVNULL))
+            assert mode_of(mount.path + "/id") == 0o4777
+            as_ids(1000, 2000, mount.source, lambda: os.write(os.open("id", os.O_WRONLY | os.O_APPEND), b"more"))
+            assert mode_of(mount.source + "/id") == 0o777
+            as_ids(1000, 2000, mount.path, lambda: subprocess.run("test $(./id -u) = 1000", shell=True, check=True))
+            assert mode_of(mount.path + "/id") == 0o777
+
+
 def a_mode_set_while_set_id_bits_go_stays():
     """It would be lost if what was seen before were put back."""
     with tempfile.NamedTemporaryFile("r", prefix="onefd-fuse.") as log, \
@@ -1076,7 +1091,7 @@ TESTS = (
     new_things_belong_to_who_makes_them, a_sticky_directory_protects_what_has_the_name_now,
     a_worker_is_root_again_after_it_acted_as_its_caller, access_control_lists_of_the_source_hold,
     set_id_bits_go_when_others_change_a_file, set_id_bits_go_where_a_worker_cannot_act_as_its_caller,
-    a_mode_set_while_set_id_bits_go_stays, extended_attributes_of_any_size,
+    set_id_bits_lost_below_are_not_obeyed, a_mode_set_while_set_id_bits_go_stays, extended_attributes_of_any_size,
     attributes_of_the_administrator_are_shown_to_nobody_else, attributes_that_come_are_seen_at_once,
     an_attribute_that_comes_while_it_is_looked_for_is_seen,
     writes_are_asked_for_capabilities_once, without_attributes_the_kernel_asks_once, times_are_set_on_links_too,

@@ -34,7 +34,7 @@ static void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 	(void)fi;
 	if (inode->fd >= 0 && inode->mount->met.local && object_stat(&found) == 0) {
-		struct stat attr = fs_attr(fs, &found.st);
+		struct stat attr = fs_attr(fs, inode, &found.st);
 
 		inode->mount->used = true;
 		fuse_reply_attr(req, &attr, fs->timeout);
@@ -48,6 +48,7 @@ static int set_owner(const struct call *call)
 	uid_t uid = call->valid & FUSE_SET_ATTR_UID ? call->attr.st_uid : (uid_t)-1;
 	gid_t gid = call->valid & FUSE_SET_ATTR_GID ? call->attr.st_gid : (gid_t)-1;
 
+	(void)work_drop_set_id(call->op->fuse, call->at[0].fd);
 	return insist(fchownat(call->at[0].fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
 }
 

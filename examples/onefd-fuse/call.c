@@ -384,7 +384,7 @@ void reply_done(struct call *call)
 
 void reply_attr(struct call *call)
 {
-	struct stat attr = fs_attr(call->fs, &call->attr);
+	struct stat attr = fs_attr(call->fs, call->at[0].inode, &call->attr);
 
 	fuse_reply_attr(call->op->fuse, &attr, call->fs->timeout);
 }

@@ -215,14 +215,30 @@ static bool is_stale(struct inode *inode, const struct stat *st)
 	return true;
 }
 
+/*
+ * What was written behind our back lost its set-id bits, and execve(2) would obey those that
+ * the kernel believes in: it is to ask again before.
+ */
+static bool lost_set_id(const struct fs *fs, struct inode *inode, const struct stat *st)
+{
+	bool lost = inode->told_mode & ~st->st_mode & (S_ISUID | S_ISGID);
+
+	if (lost) {
+		inode->told_mode = st->st_mode;
+		forget_attr(fs, inode);
+	}
+	return lost;
+}
+
 static void reply_open(struct call *call)
 {
 	struct inode *inode = call->at[0].inode;
 	struct fs *fs = call->fs;
 	struct fuse_file_info fi;
+	bool lost = lost_set_id(fs, inode, &call->attr);
 	int r;
 
-	if (is_stale(inode, &call->attr)) {
+	if (is_stale(inode, &call->attr) || (lost && !call->dropped)) {
 		closer_add(&fs->inodes.closer, call->res);
 		fuse_reply_err(call->op->fuse, ESTALE);
 		return;
@@ -232,8 +248,6 @@ static void reply_open(struct call *call)
 		fuse_reply_err(call->op->fuse, -r);
 		return;
 	}
-	if (call->dropped)
-		forget_attr(fs, inode);
 	if (fuse_reply_open(call->op->fuse, &fi) < 0) {
 		forget(inode);
 		file_close(&fs->inodes, file_of(&fi));
@@ -292,6 +306,8 @@ static int open_found(struct call *call, int flags)
 	    found->st.st_uid == fuse_req_ctx(call->op->fuse)->uid &&
 	    (found->st.st_mode & wanted) == wanted)
 		fd = open_proc(found->fd, flags);
+	if (fd >= 0 && flags & O_TRUNC)
+		(void)work_drop_set_id(call->op->fuse, fd);
 	(void)close(found->fd);
 	found->fd = -1;
 	return fd;

@@ -25,28 +25,28 @@ uint64_t fs_device_bits(struct fs *fs, dev_t dev)
 	return (uint64_t)(i % DEVICES_MOST) << 48;
 }
 
-struct stat fs_attr(struct fs *fs, const struct stat *st)
+struct stat fs_attr(struct fs *fs, struct inode *inode, const struct stat *st)
 {
 	struct stat attr = *st;
 
+	inode->told_mode = st->st_mode;
 	attr.st_ino = fs_ino(fs_device_bits(fs, st->st_dev), st->st_ino);
 	return attr;
 }
 
 int fs_entry(struct fs *fs, struct found *found, struct fuse_entry_param *ret)
 {
-	struct inode *inode;
+	struct inode *inode = inode_get(&fs->inodes, found);
 
+	if (!inode)
+		return -ENOMEM;
 	*ret = (struct fuse_entry_param){
-		.attr = fs_attr(fs, &found->st),
+		.ino = (uintptr_t)inode,
+		.generation = inode->generation,
+		.attr = fs_attr(fs, inode, &found->st),
 		.attr_timeout = fs->timeout,
 		.entry_timeout = fs->timeout,
 	};
-	inode = inode_get(&fs->inodes, found);
-	if (!inode)
-		return -ENOMEM;
-	ret->ino = (uintptr_t)inode;
-	ret->generation = inode->generation;
 	return 0;
 }
 

@@ -84,8 +84,8 @@ static inline ino_t fs_ino(uint64_t device_bits, ino_t ino)
 	return ino >> 48 ? ino : ino | device_bits;
 }
 
-/* What the mount says of the source's attributes. */
-struct stat fs_attr(struct fs *fs, const struct stat *st);
+/* What the mount says of the source's attributes, as it is to be told now. */
+struct stat fs_attr(struct fs *fs, struct inode *inode, const struct stat *st);
 
 /* The inode of what was found, with one look-up more, and what the kernel shall know of
  * it. Takes found->fd, on failure too. 0, or -errno. */

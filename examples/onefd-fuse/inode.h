@@ -37,6 +37,7 @@ struct inode {
 	struct timespec wrote;	/* see inode_wrote() */
 	bool opened;		/* once: there may be pages */
 	bool told_stale;	/* who opened it */
+	mode_t told_mode;	/* what the kernel believes */
 	/* transfer.c */
 	struct onefd_link transfers;	/* writes under way, and what waits for them */
 	size_t held;		/* of those that wait */

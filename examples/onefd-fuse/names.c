@@ -166,7 +166,7 @@ static int do_link(struct call *call)
 static void reply_link(struct call *call)
 {
 	struct inode *inode = call->at[0].inode;
-	struct stat attr = fs_attr(call->fs, &call->attr);
+	struct stat attr = fs_attr(call->fs, inode, &call->attr);
 	struct fuse_entry_param entry = {
 		.ino = (uintptr_t)inode,
 		.generation = inode->generation,
