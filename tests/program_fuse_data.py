@@ -525,6 +525,25 @@ def a_change_below_is_seen_though_the_mount_may_write(mount):
     os.close(fd)
 
 
+def many_pages_are_dropped_by_who_opens(mount):
+    def daemons_time():
+        with open(f"/proc/{mount.process.pid}/task/{mount.process.pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0])
+
+    with open(mount.below("file"), "wb") as file:
+        file.truncate(256 << 20)
+    settled(mount.below("file"))
+    with open(mount.above("file"), "rb") as file:
+        while file.read(1 << 20):
+            pass
+    # It has few by now, but the kernel has not asked.
+    os.truncate(mount.below("file"), 4096)
+    daemons, ours = daemons_time(), time.thread_time_ns()
+    os.close(os.open(mount.above("file"), os.O_RDONLY))
+    daemons, ours = daemons_time() - daemons, time.thread_time_ns() - ours
+    assert daemons < ours, f"{daemons} ns on the loop's thread, {ours} on ours"
+
+
 def a_change_below_before_a_write_is_seen_after_close(mount):
     make(mount.below("file"), b"1" * 5000)
     fd = os.open(mount.above("file"), os.O_RDWR)
@@ -1081,6 +1100,7 @@ DATA = (
     changes_below_in_one_tick_are_seen, what_grows_or_shrinks_below_is_seen_when_opened_again, what_is_replaced_below_is_seen_when_opened,
     an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
     a_change_below_is_seen_though_the_mount_may_write, a_change_below_before_a_write_is_seen_after_close,
+    many_pages_are_dropped_by_who_opens,
     without_a_timeout_a_change_below_is_seen_at_once,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree,

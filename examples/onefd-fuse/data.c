@@ -26,7 +26,7 @@
 /* Most bytes of one copy_file_range(2): how long it has a worker. */
 #define COPY_MOST	(32u << 20)
 
-/* Bytes of a file whose pages the loop's thread has the time to drop. */
+/* Where the last page ends of those that the loop's thread has the time to drop. */
 #define DROP_MOST	(1 << 20)
 
 /* ---- what the kernel has of an inode ------------------------------------------ */
@@ -101,7 +101,7 @@ static void forget_attr(const struct fs *fs, const struct inode *inode)
 }
 
 /* With its attributes. A page that is being read or written waits for us: there is none while
- * nobody has it open. */
+ * nobody has it open. There may be more of them than the file has by now. */
 static void drop_pages(const struct fs *fs, const struct inode *inode)
 {
 	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, 0, 0);
@@ -129,9 +129,14 @@ static bool keeps_pages(struct fs *fs, struct inode *inode, const struct stat *s
 	remember(inode, st);
 	if (!opened)
 		return true;
-	if (list_empty(&inode->files) && st->st_size <= DROP_MOST) {
-		drop_pages(fs, inode);
-		return true;
+	if (list_empty(&inode->files)) {
+		off_t paged = inode->paged;
+
+		inode->paged = 0;
+		if (paged <= DROP_MOST) {
+			drop_pages(fs, inode);
+			return true;
+		}
 	}
 	forget_attr(fs, inode);
 	return false;
@@ -421,8 +426,12 @@ _Static_assert(sizeof(struct transfer) <= sizeof(struct call), "op->data has roo
 static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes,
 		  size_t moved)
 {
+	off_t end = transfer->offset + (off_t)transfer->size;
+	struct inode *inode = transfer->file->inode;
 	struct fs *fs = transfer->fs;
 
+	if (inode->paged < end)
+		inode->paged = end;
 	++*requests;
 	*bytes += moved;
 	fs->data.at_once += transfer->began == onefd_now(fs->loop);

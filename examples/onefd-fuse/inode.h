@@ -35,6 +35,7 @@ struct inode {
 	struct timespec mtime, ctime;
 	off_t size;
 	struct timespec wrote;	/* see inode_wrote() */
+	off_t paged;		/* where the last of its pages may end */
 	bool opened;		/* once: there may be pages */
 	bool told_stale;	/* who opened it */
 	mode_t told_mode;	/* what the kernel believes */
