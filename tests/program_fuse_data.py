@@ -525,6 +525,17 @@ def a_change_below_is_seen_though_the_mount_may_write(mount):
     os.close(fd)
 
 
+def a_change_below_to_no_time_is_seen_though_the_mount_may_write(mount):
+    make(mount.below("file"), b"1" * 5000)
+    settled(mount.below("file"))
+    fd = os.open(mount.above("file"), os.O_RDWR)
+    same("before", os.pread(fd, 1, 4000), b"1")
+    write_below(mount, b"2" * 5000)
+    os.utime(mount.below("file"), (0, 0))
+    same("after", content(mount.above("file"))[4000:4001], b"2")
+    os.close(fd)
+
+
 def many_pages_are_dropped_by_who_opens(mount):
     def daemons_time():
         with open(f"/proc/{mount.process.pid}/task/{mount.process.pid}/schedstat", encoding="ascii") as file:
@@ -1100,7 +1111,7 @@ DATA = (
     changes_below_in_one_tick_are_seen, what_grows_or_shrinks_below_is_seen_when_opened_again, what_is_replaced_below_is_seen_when_opened,
     an_open_file_without_a_name_is_opened_anew, a_change_below_is_seen_by_who_has_it_open,
     a_change_below_is_seen_though_the_mount_may_write, a_change_below_before_a_write_is_seen_after_close,
-    many_pages_are_dropped_by_who_opens,
+    a_change_below_to_no_time_is_seen_though_the_mount_may_write, many_pages_are_dropped_by_who_opens,
     without_a_timeout_a_change_below_is_seen_at_once,
     space_is_taken_and_given_back, a_copy_within_is_made_below,
     an_applications_o_direct_is_as_any_other, writes_of_any_place_and_size_agree,

@@ -72,6 +72,9 @@ static bool may_be_ours(const struct inode *inode, const struct stat *st)
 {
 	struct timespec last = inode->wrote;
 
+	/* It may be asked for any time, the first of all as well. */
+	if (!last.tv_sec)
+		return !list_empty(&inode->transfers);
 	/* A server's clock may be ahead of ours. */
 	if (!inode->mount->met.local)
 		last.tv_sec++;
