@@ -145,7 +145,8 @@ int onefd_fuse_submit(struct onefd_fuse_op *op, onefd_req_fn *fn);
 /*
  * onefd_prep_pwrite() into op->req of the bytes of a write in hand, wherever they are,
  * and of its rw_flags: @buf, @len and @offset are the write handler's. To be used
- * with ONEFD_FUSE_SPLICE_WRITES, of which a worker does the rest.
+ * with ONEFD_FUSE_SPLICE_WRITES, of which a worker does the rest. Once for a
+ * write: what a short one left the application writes.
  */
 void onefd_fuse_prep_pwrite(struct onefd_fuse_op *op, struct onefd_file *file,
 			    const void *buf, size_t len, off_t offset, int rw_flags);

@@ -46,8 +46,10 @@ struct write_header {
 
 /* Smaller ones xfs takes at once, on the loop's thread. */
 #define SPLICE_LEAST (256u << 10)
-/* Requests without a large write after which none is expected any more. */
+/* Requests without a large write after which none is expected any more: a writer looks at
+ * other files between two, and what comes by a pipe for nothing costs a call more. */
 #define SPLICE_WAIT 16u
+/* One for each worker that may be writing out; 8 MiB of the kernel's memory at most. */
 #define PIPES 8u
 
 /*
@@ -159,7 +161,6 @@ static void end(struct onefd_fuse *fuse, int reason)
  */
 #define INIT_FLAGS_AT 12u		/* in struct fuse_init_out */
 #define INIT_PARALLEL_DIROPS (1u << 18) /* <linux/fuse.h> */
-
 #define INIT_KILLPRIV_V2 (1u << 28)
 
 static _Thread_local uint32_t left_out; /* of the answer that is being made */
@@ -281,15 +282,17 @@ static bool pull(const struct onefd_fuse_pipe *pipe, char *memory, size_t size)
 	return true;
 }
 
-/* What is left, to where the bytes of a write that was read are. */
+/* What is left, to where the bytes of a write that was read are; or nothing of it. */
 static bool gather(const struct onefd_fuse_op *op)
 {
 	struct onefd_fuse_pipe *pipe = op->pipe;
-	bool done = pull(pipe, op->buffer + PAGE, pipe->left);
 
-	if (done)
-		pipe->left = 0;
-	return done;
+	if (!pull(pipe, op->buffer + PAGE, pipe->left)) {
+		unmake_pipe(pipe);
+		pipe->size = 0;
+	}
+	pipe->left = 0;
+	return pipe->size;
 }
 
 static void give_back_pipe(struct onefd_fuse_op *op)
@@ -298,8 +301,7 @@ static void give_back_pipe(struct onefd_fuse_op *op)
 
 	if (!pipe)
 		return;
-	if (!gather(op))
-		unmake_pipe(pipe);
+	(void)gather(op);
 	list_push_front(&op->session->pipes, &pipe->link);
 	op->pipe = NULL;
 }
@@ -334,7 +336,7 @@ static ssize_t write_out(void *arg)
 	if (n != -EINVAL)
 		return n;
 	if (!gather(op))
-		return -EIO;
+		return -EIO; /* UNTESTED: for want of memory */
 	n = pwritev2(pipe->fd, &bytes, 1, pipe->offset, pipe->rw_flags);
 	return n < 0 ? -errno : n;
 }
@@ -367,7 +369,10 @@ static size_t large(const struct write_header *header, size_t size)
 	return header->write.size;
 }
 
-/* All but the bytes of a large write: the kernel has let go of it, nobody else will reply. */
+/*
+ * The kernel has let go of it, nobody else will reply. Of a large write the bytes stay in
+ * the pipe, which is the op's then; all else is read out of it, and it is given back.
+ */
 static int take_from_pipe(struct onefd_fuse_op *op, size_t size)
 {
 	char *memory = op->buffer + RECEIVE;
