@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 quick='child embed faults heap histogram loop rules signal task timer watch'
 requests='context direct file found names pool prefetch sendfile stream window writes'
-fuse='fuse fuse_device'
+fuse='fuse fuse_splice fuse_device'
 mounts='program_fuse program_fuse_data program_fuse_names program_fuse_faults program_fuse_faulty program_slowfs'
 hosts='host_ends host_ways hosts'
 faulty='closed eio held truncated'
