@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "call.h"
+#include "pages.h"
 
 #define ASKED	100u	/* readdirplus that follow who asked for an extended attribute */
 
@@ -108,7 +109,7 @@ static int do_setattr(struct call *call)
 static void reply_setattr(struct call *call)
 {
 	if (call->valid & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
-		inode_wrote(call->at[0].inode);
+		pages_wrote(call->at[0].inode);
 	reply_attr(call);
 }
 

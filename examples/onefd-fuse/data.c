@@ -12,11 +12,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "call.h"
 #include "locks.h"
+#include "pages.h"
 #include "transfer.h"
 
 #ifndef RWF_APPEND
@@ -25,125 +25,6 @@
 
 /* Most bytes of one copy_file_range(2): how long it has a worker. */
 #define COPY_MOST	(32u << 20)
-
-/* Where the last page ends of those that the loop's thread has the time to drop. */
-#define DROP_MOST	(1 << 20)
-
-/* ---- what the kernel has of an inode ------------------------------------------ */
-
-/*
- * Pages are dropped when the file was changed behind our back, and for no other change. The
- * kernel copies what is written into the page, lets go of it, and sends the write: if the
- * page is dropped in between, and a mapping has it read anew before the write comes, the
- * mapping has the old bytes, and puts them back over the new.
- */
-
-static bool is_same(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
-static bool is_after(struct timespec a, struct timespec b)
-{
-	return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
-}
-
-/* Whether a change after this look is sure to change the times. Most file systems
- * take them from the clock's last tick, some count whole seconds. */
-static bool is_settled(const struct stat *st)
-{
-	int64_t grain = st->st_ctim.tv_nsec ? 20000000 : 2000000000;
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	return (now.tv_sec - st->st_ctim.tv_sec) * INT64_C(1000000000) + now.tv_nsec -
-		       st->st_ctim.tv_nsec > grain;
-}
-
-/* Whether it is as it was when the kernel last had its pages. */
-static bool is_unchanged(const struct inode *inode, const struct stat *st)
-{
-	return is_same(inode->mtime, st->st_mtim) && is_same(inode->ctime, st->st_ctim) &&
-	       inode->size == st->st_size;
-}
-
-/* Whether it may be the mount that changed it: not if that was after its last write. */
-static bool may_be_ours(const struct inode *inode, const struct stat *st)
-{
-	struct timespec last = inode->wrote;
-
-	/* It may be asked for any time, the first of all as well. */
-	if (!last.tv_sec)
-		return !list_empty(&inode->transfers);
-	/* A server's clock may be ahead of ours. */
-	if (!inode->mount->met.local)
-		last.tv_sec++;
-	return !list_empty(&inode->transfers) || !is_after(st->st_mtim, last);
-}
-
-static void remember(struct inode *inode, const struct stat *st)
-{
-	inode->opened = true;
-	inode->mtime = st->st_mtim;
-	inode->ctime = st->st_ctim;
-	inode->size = st->st_size;
-	if (!is_settled(st))
-		inode->ctime = (struct timespec){ 0 };
-}
-
-/* The kernel did not come to drop them: the next to open it will. */
-static void forget(struct inode *inode)
-{
-	inode->ctime = (struct timespec){ 0 };
-}
-
-/* The kernel would believe in its size and times for as long as it was told to. */
-static void forget_attr(const struct fs *fs, const struct inode *inode)
-{
-	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, -1, 0);
-}
-
-/* With its attributes. A page that is being read or written waits for us: there is none while
- * nobody has it open. There may be more of them than the file has by now. */
-static void drop_pages(const struct fs *fs, const struct inode *inode)
-{
-	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, 0, 0);
-}
-
-/*
- * What is answered to who opens it, and has no struct file yet: false, and the kernel drops
- * its pages, but in its own time, when others have their answer and write already. So
- * where it may be done here, it is.
- */
-static bool keeps_pages(struct fs *fs, struct inode *inode, const struct stat *st)
-{
-	bool opened = inode->opened;
-
-	if (is_unchanged(inode, st)) {
-		fs->data.kept++;
-		return true;
-	}
-	if (inode->writer && may_be_ours(inode, st)) {
-		/* Who opens it when nobody writes any more sees what else there was. */
-		fs->data.kept++;
-		forget_attr(fs, inode);
-		return true;
-	}
-	remember(inode, st);
-	if (!opened)
-		return true;
-	if (list_empty(&inode->files)) {
-		off_t paged = inode->paged;
-
-		inode->paged = 0;
-		if (paged <= DROP_MOST) {
-			drop_pages(fs, inode);
-			return true;
-		}
-	}
-	forget_attr(fs, inode);
-	return false;
-}
 
 /* ---- opening and closing ---------------------------------------------------------- */
 
@@ -192,7 +73,7 @@ static int take_file(struct call *call, struct inode *inode, const struct stat *
 {
 	struct fs *fs = call->fs;
 	int flags = fcntl(call->res, F_GETFL), r;
-	bool keeps = keeps_pages(fs, inode, st);
+	bool keeps = pages_keep(fs, inode, st);
 	struct file *file;
 
 	/* Not by open(2): one that refuses it may have made the file first. */
@@ -200,7 +81,7 @@ static int take_file(struct call *call, struct inode *inode, const struct stat *
 		fs->data.refused++;
 	r = file_new(&fs->inodes, inode, call->res, flags, &file);
 	if (r < 0) {
-		forget(inode);
+		pages_forget(inode);
 		return r;
 	}
 	fs->data.opened++;
@@ -233,7 +114,7 @@ static bool lost_set_id(const struct fs *fs, struct inode *inode, const struct s
 
 	if (lost) {
 		inode->told_mode = st->st_mode;
-		forget_attr(fs, inode);
+		fs_forget_attr(fs, inode);
 	}
 	return lost;
 }
@@ -257,7 +138,7 @@ static void reply_open(struct call *call)
 		return;
 	}
 	if (fuse_reply_open(call->op->fuse, &fi) < 0) {
-		forget(inode);
+		pages_forget(inode);
 		file_close(&fs->inodes, file_of(&fi));
 	}
 }
@@ -370,7 +251,7 @@ static void reply_create(struct call *call)
 	if (r < 0) {
 		fuse_reply_err(call->op->fuse, -r);
 	} else if (fuse_reply_create(call->op->fuse, &entry, &fi) < 0) {
-		forget(inode);
+		pages_forget(inode);
 		file_close(inodes, file_of(&fi));
 		r = -ENOENT;
 	}
@@ -429,12 +310,9 @@ _Static_assert(sizeof(struct transfer) <= sizeof(struct call), "op->data has roo
 static void count(struct transfer *transfer, uint64_t *requests, uint64_t *bytes,
 		  size_t moved)
 {
-	off_t end = transfer->offset + (off_t)transfer->size;
-	struct inode *inode = transfer->file->inode;
 	struct fs *fs = transfer->fs;
 
-	if (inode->paged < end)
-		inode->paged = end;
+	pages_reach(transfer->file->inode, transfer->offset + (off_t)transfer->size);
 	++*requests;
 	*bytes += moved;
 	fs->data.at_once += transfer->began == onefd_now(fs->loop);
@@ -521,7 +399,7 @@ static void write_done(struct onefd_req *req)
 		return;
 	count(transfer, &transfer->fs->data.writes, &transfer->fs->data.bytes_written,
 	      (size_t)req->res);
-	inode_wrote(transfer->file->inode);
+	pages_wrote(transfer->file->inode);
 	fuse_reply_write(transfer->op->fuse, (size_t)req->res);
 	transfer_end(transfer);
 }
@@ -540,7 +418,7 @@ static void dropped_set_id(struct onefd_req *req)
 	if (transfer_has_failed(transfer))
 		return;
 	if (req->res)
-		forget_attr(transfer->fs, transfer->file->inode);
+		fs_forget_attr(transfer->fs, transfer->file->inode);
 	transfer->then(transfer);
 }
 
@@ -646,7 +524,7 @@ static void ll_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 static void allocate_done(struct onefd_req *req)
 {
-	inode_wrote(transfer_of(req)->file->inode);
+	pages_wrote(transfer_of(req)->file->inode);
 	no_more_done(req);
 }
 
@@ -737,9 +615,9 @@ static int do_copy(struct call *call)
 
 static void reply_copy(struct call *call)
 {
-	inode_wrote(call->other_file->inode);
+	pages_wrote(call->other_file->inode);
 	if (call->dropped)
-		forget_attr(call->fs, call->other_file->inode);
+		fs_forget_attr(call->fs, call->other_file->inode);
 	fuse_reply_write(call->op->fuse, (size_t)call->res);
 }
 

@@ -34,6 +34,11 @@ struct stat fs_attr(struct fs *fs, struct inode *inode, const struct stat *st)
 	return attr;
 }
 
+void fs_forget_attr(const struct fs *fs, const struct inode *inode)
+{
+	(void)fuse_lowlevel_notify_inval_inode(fs->session, (uintptr_t)inode, -1, 0);
+}
+
 int fs_entry(struct fs *fs, struct found *found, struct fuse_entry_param *ret)
 {
 	struct inode *inode = inode_get(&fs->inodes, found);

@@ -7,6 +7,7 @@
  *	dir.c		handlers that speak of open directories
  *	data.c		handlers that speak of open files
  *	locks.c		locks of open files
+ *	pages.c		the pages that the kernel has of a file
  *	transfer.c	a request of the loop's about an open file
  *	call.c		a request that a worker answers
  *	fs.c		what the mount shows of an object
@@ -86,6 +87,9 @@ static inline ino_t fs_ino(uint64_t device_bits, ino_t ino)
 
 /* What the mount says of the source's attributes, as it is to be told now. */
 struct stat fs_attr(struct fs *fs, struct inode *inode, const struct stat *st);
+
+/* The kernel would believe in its attributes for as long as it was told to: no longer. */
+void fs_forget_attr(const struct fs *fs, const struct inode *inode);
 
 /* The inode of what was found, with one look-up more, and what the kernel shall know of
  * it. Takes found->fd, on failure too. 0, or -errno. */

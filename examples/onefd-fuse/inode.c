@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BUCKETS_FIRST	1024u
@@ -358,11 +357,6 @@ void inode_forget(struct inodes *inodes, struct inode *inode, uint64_t lookups)
 	inode->lookups -= lookups < inode->lookups ? lookups : inode->lookups;
 	if (!inode->lookups && !inode->pins)
 		inode_free(inodes, inode);
-}
-
-void inode_wrote(struct inode *inode)
-{
-	(void)clock_gettime(CLOCK_REALTIME, &inode->wrote);
 }
 
 int inodes_init(struct inodes *inodes, struct onefd *loop, size_t limit, size_t others)

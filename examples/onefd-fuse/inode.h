@@ -31,14 +31,15 @@ struct inode {
 	int fd;			/* O_PATH, or -1 */
 	bool removed;		/* its last name: nothing opens it anew */
 	uint64_t plain_until, bare_until;	/* see fs_saw_none() */
-	/* data.c: what the file was when the kernel last had its pages */
+	/* pages.c: what the file was when the kernel last had its pages */
 	struct timespec mtime, ctime;
 	off_t size;
-	struct timespec wrote;	/* see inode_wrote() */
+	struct timespec wrote;	/* see pages_wrote() */
 	off_t paged;		/* where the last of its pages may end */
 	bool opened;		/* once: there may be pages */
+	/* data.c */
 	bool told_stale;	/* who opened it */
-	mode_t told_mode;	/* what the kernel believes */
+	mode_t told_mode;	/* what the kernel believes: see fs_attr() */
 	/* transfer.c */
 	struct onefd_link transfers;	/* writes under way, and what waits for them */
 	size_t held;		/* of those that wait */
@@ -91,9 +92,6 @@ void inode_unpin(struct inodes *inodes, struct inode *inode);
 
 /* A worker reopened it: kept, or closed if there is one by now. Pinned. */
 void inode_reopened(struct inodes *inodes, struct inode *inode, int fd);
-
-/* The mount has changed its data or its times: notes when. */
-void inode_wrote(struct inode *inode);
 
 /* An open file's descriptor comes or goes; counts against what inodes may hold. */
 void inodes_file_opened(struct inodes *inodes);
