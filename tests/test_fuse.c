@@ -974,7 +974,7 @@ START_TEST(clients_that_are_killed_leave_nothing_behind)
 			ck_assert(clients[i].status == 0 || clients[i].status == EINTR);
 	}
 	run_until(stats()->in_hand == 0);
-	ck_assert_uint_eq(stats()->in_hand_most, 5);
+	ck_assert_uint_le(stats()->in_hand_most, 5);
 	finish();
 }
 END_TEST

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "../list.h"
+#include "pipe.h"
 
 #define PAGE 4096u
 #define TRANSFER_MOST (1u << 20)
@@ -49,8 +50,6 @@ struct write_header {
 /* Requests without a large write after which none is expected any more: a writer looks at
  * other files between two, and what comes by a pipe for nothing costs a call more. */
 #define SPLICE_WAIT 16u
-/* One for each worker that may be writing out; 8 MiB of the kernel's memory at most. */
-#define PIPES 8u
 
 /*
  * A buffer: the request is received at RECEIVE, so that the bytes of a write begin
@@ -59,14 +58,6 @@ struct write_header {
  */
 #define RECEIVE (PAGE - WRITE_HEADER)
 #define ANSWER (PAGE + ATTRIBUTE + PAGE) /* a name and a value */
-
-struct onefd_fuse_pipe {
-	struct onefd_link link; /* in fuse->pipes */
-	int ends[2];		/* -1: not made yet */
-	size_t size, left;	/* the bytes of a write, and those still in it */
-	int fd, rw_flags;	/* where they go */
-	off_t offset;
-};
 
 enum state { IDLE, SERVING, ENDING, ENDED };
 
@@ -82,11 +73,8 @@ struct onefd_fuse {
 	struct onefd_fuse_op *current; /* what a handler may begin */
 	struct onefd_link free;	       /* the last used first: its memory is warm */
 	struct onefd_link in_hand;
-	struct onefd_fuse_pipe own_pipes[PIPES];
-	struct onefd_link pipes; /* those that are free */
-	bool splices;
-	size_t splice_most;	/* of a request, with its header */
-	unsigned expects_large; /* for so many requests */
+	struct pipes pipes;
+	unsigned expects_large; /* writes, for so many requests */
 	enum state state;
 	int reason;
 	pid_t pid; /* who made it */
@@ -207,138 +195,13 @@ static void want_what_is_left_out(const struct onefd_fuse *fuse, const struct fu
 		left_out = flags;
 }
 
-/* ---- pipes ------------------------------------------------------------------ */
-
-/*
- * The kernel puts the pages of a write into a pipe as they are, and a worker splices
- * them on into the file: the one copy is into the page cache. A pipe is an op's
- * until its end and empty when it is free, or the next request would find no room.
- */
-
-static void unmake_pipe(struct onefd_fuse_pipe *pipe)
-{
-	for (int i = 0; i < 2; i++) {
-		if (pipe->ends[i] >= 0)
-			(void)close(pipe->ends[i]);
-		pipe->ends[i] = -1;
-	}
-}
-
-static bool make_pipe(const struct onefd_fuse *fuse, struct onefd_fuse_pipe *pipe)
-{
-	if (pipe->ends[0] >= 0)
-		return true;
-	if (pipe2(pipe->ends, O_CLOEXEC | O_NONBLOCK) < 0)
-		return false;
-	if (fcntl(pipe->ends[1], F_SETPIPE_SZ, (int)fuse->splice_most) >= (int)fuse->splice_most)
-		return true;
-	unmake_pipe(pipe);
-	return false;
-}
-
-/*
- * Each page of a write takes one of a pipe, and so does the header. Not everybody may have
- * a pipe larger than 1 MiB: then writes are to be a page shorter. The transfer there is.
- */
-static uint32_t fit_pipes(struct onefd_fuse *fuse)
-{
-	uint32_t transfer = fuse->config.transfer;
-
-	if (transfer < SPLICE_LEAST || sysconf(_SC_PAGESIZE) != PAGE)
-		return transfer;
-	fuse->splices = true;
-	for (uint32_t less = 0; less <= PAGE; less += PAGE) {
-		fuse->splice_most = transfer + PAGE - less;
-		if (make_pipe(fuse, &fuse->own_pipes[0]))
-			return transfer - less;
-	}
-	fuse->splices = false;
-	return transfer;
-}
-
-/* One that cannot be made is not tried again. */
-static struct onefd_fuse_pipe *take_pipe(struct onefd_fuse *fuse)
-{
-	struct onefd_fuse_pipe *pipe;
-
-	if (!fuse->expects_large || list_empty(&fuse->pipes))
-		return NULL;
-	pipe = list_entry(fuse->pipes.next, struct onefd_fuse_pipe, link);
-	list_remove(&pipe->link);
-	return make_pipe(fuse, pipe) ? pipe : NULL;
-}
-
-/* Reads what is there already. */
-static bool pull(const struct onefd_fuse_pipe *pipe, char *memory, size_t size)
-{
-	while (size) {
-		ssize_t n = read(pipe->ends[0], memory, size);
-
-		if (n <= 0)
-			return false; /* UNTESTED: for want of memory */
-		memory += n;
-		size -= (size_t)n;
-	}
-	return true;
-}
-
-/* What is left, to where the bytes of a write that was read are; or nothing of it. */
-static bool gather(const struct onefd_fuse_op *op)
-{
-	struct onefd_fuse_pipe *pipe = op->pipe;
-
-	if (!pull(pipe, op->buffer + PAGE, pipe->left)) {
-		unmake_pipe(pipe);
-		pipe->size = 0;
-	}
-	pipe->left = 0;
-	return pipe->size;
-}
+/* ---- writes through pipes ---------------------------------------------------- */
 
 static void give_back_pipe(struct onefd_fuse_op *op)
 {
-	struct onefd_fuse_pipe *pipe = op->pipe;
-
-	if (!pipe)
-		return;
-	(void)gather(op);
-	list_push_front(&op->session->pipes, &pipe->link);
+	if (op->pipe)
+		pipes_give_back(&op->session->pipes, op->pipe);
 	op->pipe = NULL;
-}
-
-/* On a worker: as write(2), which tells what came before an error. */
-static ssize_t pour(struct onefd_fuse_pipe *pipe)
-{
-	off_t at = pipe->offset;
-	ssize_t n = 1;
-	int error = EIO;
-
-	while (pipe->left && n > 0) {
-		n = splice(pipe->ends[0], NULL, pipe->fd, &at, pipe->left, 0);
-		if (n > 0)
-			pipe->left -= (size_t)n;
-		else if (n < 0)
-			error = errno;
-	}
-	return at > pipe->offset ? (ssize_t)(at - pipe->offset) : -error;
-}
-
-static ssize_t write_out(void *arg)
-{
-	struct onefd_fuse_op *op = arg;
-	struct onefd_fuse_pipe *pipe = op->pipe;
-	struct iovec bytes = { op->buffer + PAGE, pipe->size };
-	ssize_t n = -EINVAL;
-
-	if (!pipe->rw_flags && pipe->left)
-		n = pour(pipe);
-	/* Not every file takes from a pipe: none that is opened to append does. */
-	if (n != -EINVAL)
-		return n;
-	if (!gather(op))
-		return -EIO; /* UNTESTED: for want of memory */
-	n = pwritev2(pipe->fd, &bytes, 1, pipe->offset, pipe->rw_flags);
-	return n < 0 ? -errno : n;
 }
 
 void onefd_fuse_prep_pwrite(struct onefd_fuse_op *op, struct onefd_file *file, const void *buf,
@@ -347,7 +210,7 @@ void onefd_fuse_prep_pwrite(struct onefd_fuse_op *op, struct onefd_file *file, c
 	struct onefd_fuse_pipe *pipe = op->pipe;
 
 	/* What is direct has an order of the loop's. */
-	if (!pipe || (file->flags & ONEFD_FILE_DIRECT && gather(op))) {
+	if (!pipe || (file->flags & ONEFD_FILE_DIRECT && pipe_gather(pipe))) {
 		onefd_prep_pwrite(&op->req, file, buf, len, offset);
 		op->req.rw_flags = rw_flags;
 		return;
@@ -355,7 +218,7 @@ void onefd_fuse_prep_pwrite(struct onefd_fuse_op *op, struct onefd_file *file, c
 	pipe->fd = file->fd;
 	pipe->offset = offset;
 	pipe->rw_flags = rw_flags;
-	onefd_prep_call(&op->req, write_out, op);
+	onefd_prep_call(&op->req, pipe_write_out, pipe);
 }
 
 /* ---- what is received ------------------------------------------------------ */
@@ -378,16 +241,14 @@ static int take_from_pipe(struct onefd_fuse_op *op, size_t size)
 	char *memory = op->buffer + RECEIVE;
 	struct onefd_fuse_pipe *pipe = op->pipe;
 	size_t first = size < WRITE_HEADER ? size : WRITE_HEADER;
-	bool done = pull(pipe, memory, first);
+	bool done = pipe_pull(pipe, memory, first);
 
 	if (done && large((void *)memory, size)) {
-		pipe->size = pipe->left = size - first;
+		pipe->size = pipe->left;
 		op->session->stats.spliced++;
 		return (int)size;
 	}
-	done = done && pull(pipe, memory + first, size - first);
-	if (!done)
-		unmake_pipe(pipe);
+	done = done && pipe_pull(pipe, memory + first, size - first);
 	give_back_pipe(op);
 	return done ? (int)size : -EIO;
 }
@@ -395,21 +256,18 @@ static int take_from_pipe(struct onefd_fuse_op *op, size_t size)
 /* 0: it is to be read. */
 static int receive_by_pipe(struct onefd_fuse *fuse, struct onefd_fuse_op *op)
 {
-	struct onefd_fuse_pipe *pipe = take_pipe(fuse);
+	struct pipes *pipes = &fuse->pipes;
 	ssize_t n;
-	int error;
 
-	if (!pipe)
+	op->pipe = fuse->expects_large ? pipes_take(pipes, op->buffer + PAGE) : NULL;
+	if (!op->pipe)
 		return 0;
-	op->pipe = pipe;
-	pipe->size = pipe->left = 0;
-	n = splice(fuse->watch.fd, NULL, pipe->ends[1], NULL, fuse->splice_most, SPLICE_F_NONBLOCK);
+	n = pipe_fill(op->pipe, fuse->watch.fd, pipes->most);
 	if (n > 0)
 		return take_from_pipe(op, (size_t)n);
-	error = errno;
 	give_back_pipe(op);
 	/* What else there is, libfuse knows to tell. */
-	return n < 0 && error == EAGAIN ? -EAGAIN : 0;
+	return n == -EAGAIN ? -EAGAIN : 0;
 }
 
 static int receive_one(struct onefd_fuse *fuse, struct onefd_fuse_op *op, struct fuse_buf *buf)
@@ -422,7 +280,7 @@ static int receive_one(struct onefd_fuse *fuse, struct onefd_fuse_op *op, struct
 		r = fuse_session_receive_buf(fuse->session, buf);
 	if (r <= 0)
 		return r;
-	if (fuse->splices && large(buf->mem, (size_t)r))
+	if (fuse->pipes.most && large(buf->mem, (size_t)r))
 		fuse->expects_large = SPLICE_WAIT;
 	else if (fuse->expects_large)
 		fuse->expects_large--;
@@ -610,17 +468,6 @@ static void make_op(struct onefd_fuse *fuse, uint32_t index)
 	list_push(&fuse->free, &op->link);
 }
 
-static void init_pipes(struct onefd_fuse *fuse)
-{
-	list_init(&fuse->pipes);
-	for (size_t i = 0; i < PIPES; i++) {
-		struct onefd_fuse_pipe *pipe = &fuse->own_pipes[i];
-
-		pipe->ends[0] = pipe->ends[1] = -1;
-		list_push(&fuse->pipes, &pipe->link);
-	}
-}
-
 static int make_ops(struct onefd_fuse *fuse)
 {
 	uint32_t depth = fuse->config.depth;
@@ -644,8 +491,7 @@ static void destroy(struct onefd_fuse *fuse)
 {
 	if (fuse->buffers)
 		(void)munmap(fuse->buffers, fuse->config.depth * fuse->buffer_size);
-	for (size_t i = 0; i < PIPES; i++)
-		unmake_pipe(&fuse->own_pipes[i]);
+	pipes_free(&fuse->pipes);
 	free(fuse->ops);
 	free(fuse);
 }
@@ -680,7 +526,7 @@ int onefd_fuse_new(struct onefd_fuse **ret, struct onefd *loop, struct fuse_sess
 	fuse->pid = getpid();
 	list_init(&fuse->free);
 	list_init(&fuse->in_hand);
-	init_pipes(fuse);
+	pipes_init(&fuse->pipes);
 	onefd_watch_init(&fuse->watch, fuse_session_fd(session), readable);
 	onefd_task_init(&fuse->end, ended);
 	fill_in(fuse, config);
@@ -713,7 +559,7 @@ void onefd_fuse_init(struct onefd_fuse *fuse, struct fuse_conn_info *conn)
 		return;
 	transfer = fuse->config.transfer;
 	if (fuse->config.flags & ONEFD_FUSE_SPLICE_WRITES && conn->capable & FUSE_CAP_SPLICE_READ)
-		transfer = fit_pipes(fuse);
+		transfer = transfer < SPLICE_LEAST ? transfer : pipes_fit(&fuse->pipes, transfer);
 	depth = fuse->config.depth;
 	conn->want &=
 		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
