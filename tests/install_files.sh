@@ -88,7 +88,6 @@ archive_has_the_names_of_the_header_alone() {
 	archive_names | diff <(sed -n 's/^\t\(onefd_.*\);$/\1/p' "$source/lib/onefd.map" | sort) -
 }
 
-# It needs no more than that: it has but one object.
 fuse_archive_has_the_names_of_its_header_alone() {
 	fuse_is_installed && static_is_installed || return
 	nm -g --defined-only "${archive%.a}-fuse.a" | awk 'NF == 3 { print $3 }' | sort -u |
