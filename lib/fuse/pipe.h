@@ -5,7 +5,8 @@
  * them on into the file: the one copy is into the page cache. A pipe is a request's
  * until that ends, and empty when it is free, or the next would find no room.
  *
- * The loop's thread only, but for pipe_write_out().
+ * The loop's thread only, but for pipe_write_out(). pipe.c is to this library what sys.c, which
+ * is out of its reach, is to the other: the file that reads errno.
  */
 #ifndef PIPE_H
 #define PIPE_H
