@@ -110,23 +110,29 @@ static int write_one(const char *path, int number)
 	return write_piece(open(path, O_WRONLY | O_CLOEXEC), number) == PIECE ? 0 : EIO;
 }
 
+/* All that @writer writes is there, @through writes by pipes. */
+static void writes_arrive(int (*writer)(const char *path, int number), uint64_t through)
+{
+	struct client client;
+
+	serve(&spliced);
+	start_client(&client, writer, 0);
+	end_client(&client, 0);
+	check_target(0, (off_t)PIECES * PIECE);
+	ck_assert_uint_eq(stats()->spliced, through);
+	finish();
+	close(target.fd);
+}
+
 /* ---- what arrives --------------------------------------------------------------- */
 
 /* Of the page cache's pages, or copied from the writer's own memory. */
 START_TEST(large_writes_go_through_a_pipe)
 {
-	struct client client;
-
 	through_pages = _i;
 	on_write = write_to_target;
 	open_target(top, 0);
-	serve(&spliced);
-	start_client(&client, write_pieces, 0);
-	end_client(&client, 0);
-	check_target(0, (off_t)PIECES * PIECE);
-	ck_assert_uint_eq(stats()->spliced, PIECES - 1);
-	finish();
-	close(target.fd);
+	writes_arrive(write_pieces, PIECES - 1);
 }
 END_TEST
 
@@ -223,19 +229,11 @@ static const struct {
 
 START_TEST(what_no_pipe_can_do_is_written_from_memory)
 {
-	struct client client;
-
 	rw_flags = not_for_pipes[_i].rw_flags;
 	target_flags = not_for_pipes[_i].file_flags;
 	on_write = write_to_target;
 	open_target(top, not_for_pipes[_i].open_flags);
-	serve(&spliced);
-	start_client(&client, write_pieces, 0);
-	end_client(&client, 0);
-	check_target(0, (off_t)PIECES * PIECE);
-	ck_assert_uint_eq(stats()->spliced, PIECES - 1);
-	finish();
-	close(target.fd);
+	writes_arrive(write_pieces, PIECES - 1);
 }
 END_TEST
 
@@ -304,17 +302,9 @@ static int write_until_done(const char *path, int number)
 
 START_TEST(what_is_refused_at_once_is_no_part_of_the_next)
 {
-	struct client client;
-
 	on_write = refuse_or_write;
 	open_target(top, 0);
-	serve(&spliced);
-	start_client(&client, write_until_done, 0);
-	end_client(&client, 0);
-	check_target(0, (off_t)PIECES * PIECE);
-	ck_assert_uint_eq(stats()->spliced, 3 * (PIECES - 1));
-	finish();
-	close(target.fd);
+	writes_arrive(write_until_done, 3 * (PIECES - 1));
 }
 END_TEST
 
@@ -345,19 +335,11 @@ static int write_and_set(const char *path, int number)
 /* The rest comes out of the pipe as it would have been read. */
 START_TEST(other_requests_may_come_between)
 {
-	struct client client;
-
 	fill(value, sizeof value, 0);
 	on_write = write_to_target;
 	on_setxattr = compare_value;
 	open_target(top, 0);
-	serve(&spliced);
-	start_client(&client, write_and_set, 0);
-	end_client(&client, 0);
-	check_target(0, (off_t)PIECES * PIECE);
-	ck_assert_uint_eq(stats()->spliced, PIECES - 1);
-	finish();
-	close(target.fd);
+	writes_arrive(write_and_set, PIECES - 1);
 }
 END_TEST
 
