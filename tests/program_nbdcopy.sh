@@ -1,11 +1,11 @@
 #!/bin/bash
-# What onefd-nbd promises, against nbdkit, in TAP.
-# Usage: program_nbd.sh ONEFD_NBD
+# What onefd-nbdcopy promises, against nbdkit, in TAP.
+# Usage: program_nbdcopy.sh ONEFD_NBDCOPY
 set -u
-nbd=$(realpath "$1")
+nbdcopy=$(realpath "$1")
 PATH=$PATH:/usr/sbin:/sbin
 command -v nbdkit >/dev/null || { echo "1..0 # SKIP no nbdkit here"; exit 0; }
-top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-nbd.XXXXXX") || exit 1
+top=$(mktemp -d "${TMPDIR:-/tmp}/onefd-nbdcopy.XXXXXX") || exit 1
 trap clean_up EXIT
 . "$(dirname "$0")/tap.sh"
 cd "$top" || exit 1
@@ -38,7 +38,7 @@ fails() {
 	local said status expected=$1 pattern=$2
 
 	shift 2
-	said=$("$nbd" "$@" 2>&1)
+	said=$("$nbdcopy" "$@" 2>&1)
 	status=$?
 	same "status of $* ($said)" "$status" "$expected" &&
 	same "lines of $* ($said)" "$(wc -l <<<"$said")" 1 || return
@@ -54,25 +54,25 @@ copies_what_is_served_to_the_byte() {
 		serve file source || return
 		for depth in 1 3 64; do
 			rm -f copy
-			"$nbd" --depth="$depth" "$uri" copy && cmp source copy || return
+			"$nbdcopy" --depth="$depth" "$uri" copy && cmp source copy || return
 		done
 		stop_server
 	done
 }
 
 copies_memory_and_patterns() {
-	serve memory 3M && "$nbd" "$uri" copy && stop_server || return
+	serve memory 3M && "$nbdcopy" "$uri" copy && stop_server || return
 	truncate -s 3M zeros
 	cmp copy zeros && rm copy || return
 	# Every eight bytes of it are their offset.
-	serve pattern 64M && "$nbd" "$uri" copy && stop_server || return
+	serve pattern 64M && "$nbdcopy" "$uri" copy && stop_server || return
 	same size "$(stat -c %s copy)" 67108864 &&
 	same "bytes in the midst" "$(od -An -tx8 --endian=big -j 33554432 -N 16 copy | xargs)" \
 		"0000000002000000 0000000002000008"
 }
 
 keeps_many_reads_in_flight() {
-	serve --filter=delay pattern 4M rdelay=100ms && "$nbd" --depth=16 "$uri" copy || return
+	serve --filter=delay pattern 4M rdelay=100ms && "$nbdcopy" --depth=16 "$uri" copy || return
 	stop_server
 	# Sixteen had come before the first was answered.
 	same "reads before an answer" \
@@ -82,24 +82,24 @@ keeps_many_reads_in_flight() {
 keeps_to_the_block_sizes_of_the_server() {
 	serve --filter=blocksize-policy pattern 10M blocksize-minimum=4096 \
 		blocksize-maximum=65536 blocksize-error-policy=error || return
-	"$nbd" "$uri" copy && same size "$(stat -c %s copy)" 10485760
+	"$nbdcopy" "$uri" copy && same size "$(stat -c %s copy)" 10485760
 }
 
 copies_by_tcp() {
 	[ "$(id -u)" -eq 0 ] || { echo "needs root"; exit 77; }
 	command -v ip >/dev/null && unshare --net true || { echo "no network of our own"; exit 77; }
-	export nbd
+	export nbdcopy
 	rm -f pid
 	unshare --net sh -ec 'ip link set lo up
 		nbdkit --exit-with-parent -f -P pid -i 127.0.0.1 pattern 10M &
 		until [ -s pid ]; do kill -0 $!; done
-		"$nbd" nbd://localhost copy || exit
+		"$nbdcopy" nbd://localhost copy || exit
 		kill $! && wait' && same size "$(stat -c %s copy)" 10485760
 }
 
 an_error_of_the_server_is_one_line() {
 	serve --filter=error pattern 64M error-pread=EIO error-pread-rate=50% &&
-	fails 1 "onefd-nbd: cannot read '$uri': Input/output error" "$uri" copy
+	fails 1 "onefd-nbdcopy: cannot read '$uri': Input/output error" "$uri" copy
 }
 
 # until_reads N: the server has seen that many.
@@ -112,7 +112,7 @@ until_reads() {
 # A copy that takes its time, with the server and the file both under way.
 start_long_copy() {
 	serve --filter=delay pattern 1G rdelay=10ms || return
-	"$nbd" "$uri" copy 2>said &
+	"$nbdcopy" "$uri" copy 2>said &
 	pid=$!
 	until_reads 40 && [ -f copy ]
 }
@@ -122,7 +122,7 @@ server_that_dies_midway_is_one_line() {
 	kill -KILL "$server"
 	wait "$pid"
 	same status $? 1 && same lines "$(wc -l <said)" 1 &&
-	grep -q "^onefd-nbd: cannot read '$uri': " said && [ ! -e copy ]
+	grep -q "^onefd-nbdcopy: cannot read '$uri': " said && [ ! -e copy ]
 }
 
 server_that_hangs_up_at_once_is_one_line() {
@@ -141,8 +141,8 @@ s.accept()[0].send(b"HTTP/1.1 200 OK\r\n" * 9)' &
 	until [ -s pid ]; do
 		kill -0 "$server" || return
 	done
-	fails 1 "onefd-nbd: cannot read '$uri': *disconnected*" "$uri" copy &&
-	fails 1 "onefd-nbd: cannot read '$uri': *magic*" "$uri" copy
+	fails 1 "onefd-nbdcopy: cannot read '$uri': *disconnected*" "$uri" copy &&
+	fails 1 "onefd-nbdcopy: cannot read '$uri': *magic*" "$uri" copy
 }
 
 # stopped_by SIGNAL
@@ -150,7 +150,7 @@ stopped_by() {
 	kill -"$1" "$pid"
 	wait "$pid"
 	same "status after $1" $? $((128 + $(kill -l "$1"))) && same lines "$(wc -l <said)" 1 &&
-	grep -q '^onefd-nbd: stopped' said && [ ! -e copy ]
+	grep -q '^onefd-nbdcopy: stopped' said && [ ! -e copy ]
 }
 
 stopped_leaves_no_file() {
@@ -165,19 +165,19 @@ stopped_while_the_server_hangs_leaves_no_file() {
 
 wrong_names_are_told_apart() {
 	rm -f socket
-	fails 1 "onefd-nbd: cannot read '$uri': *No such file or directory" "$uri" copy &&
-	fails 1 "onefd-nbd: cannot read 'words': *" words copy &&
+	fails 1 "onefd-nbdcopy: cannot read '$uri': *No such file or directory" "$uri" copy &&
+	fails 1 "onefd-nbdcopy: cannot read 'words': *" words copy &&
 	serve memory 1M && echo old >there || return
-	fails 1 "onefd-nbd: cannot create 'there': File exists" "$uri" there &&
+	fails 1 "onefd-nbdcopy: cannot create 'there': File exists" "$uri" there &&
 	same content "$(cat there)" old &&
-	fails 1 "onefd-nbd: cannot create 'none/copy': No such file or directory" "$uri" none/copy
+	fails 1 "onefd-nbdcopy: cannot create 'none/copy': No such file or directory" "$uri" none/copy
 }
 
 no_space_leaves_no_file() {
 	[ "$(id -u)" -eq 0 ] || { echo "needs root"; exit 77; }
 	mkdir mount && mount -t tmpfs -o size=1M none mount || { echo "no tmpfs"; exit 77; }
 	serve memory 16M &&
-	fails 1 "onefd-nbd: cannot write 'mount/copy': No space left on device" "$uri" mount/copy &&
+	fails 1 "onefd-nbdcopy: cannot write 'mount/copy': No space left on device" "$uri" mount/copy &&
 	same left "$(ls mount)" ""
 }
 
@@ -186,10 +186,10 @@ wrong_usage_is_status_2() {
 
 	for arguments in "" "one" "one two three" "--depth=0 a b" "--depth=1025 a b" \
 		"--depth=x a b" "--nonsense a b"; do
-		"$nbd" $arguments >/dev/null 2>&1
+		"$nbdcopy" $arguments >/dev/null 2>&1
 		same "status of '$arguments'" $? 2 || return
 	done
-	"$nbd" --help | grep -q '^usage: '
+	"$nbdcopy" --help | grep -q '^usage: '
 }
 
 for test in copies_what_is_served_to_the_byte copies_memory_and_patterns \

@@ -1,7 +1,7 @@
 /*
- * onefd-nbd - copies an NBD export into a new file: a foreign library as a guest.
+ * onefd-nbdcopy - copies an NBD export into a new file: a foreign library as a guest.
  *
- *   cc -D_GNU_SOURCE -o onefd-nbd onefd-nbd.c $(pkg-config --cflags --libs onefd libnbd)
+ *   cc -D_GNU_SOURCE -o onefd-nbdcopy onefd-nbdcopy.c $(pkg-config --cflags --libs onefd libnbd)
  *
  * libnbd owns a socket, says which way it wants to go next, and has to be told when
  * it can: one watch, whose events follow the library (follow()), is all that it needs.
@@ -71,7 +71,7 @@ static void __attribute__((format(printf, 2, 3))) say(struct copy *c, const char
 
 	if (c->terminal)
 		fputs("\r\033[K", stderr);
-	fputs("onefd-nbd: ", stderr);
+	fputs("onefd-nbdcopy: ", stderr);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
@@ -445,7 +445,7 @@ static int copy(struct copy *c)
 
 static void usage(FILE *out)
 {
-	fputs("usage: onefd-nbd [OPTION]... URI FILE\n"
+	fputs("usage: onefd-nbdcopy [OPTION]... URI FILE\n"
 	      "Copies the NBD export at URI (nbd://HOST, nbd+unix:///?socket=PATH) into FILE,\n"
 	      "which must not exist.\n\n"
 	      "  -n, --depth=N    N blocks of 256 KiB at once (16)\n"
