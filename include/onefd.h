@@ -60,6 +60,7 @@ struct onefd_req;
 struct onefd_chunk;
 struct onefd_stream;
 struct statx;			/* <sys/stat.h> with _GNU_SOURCE */
+struct open_how;		/* <linux/openat2.h> */
 
 struct onefd_link {		/* private: a place in a ring */
 	struct onefd_link *next, *prev;
@@ -452,6 +453,12 @@ void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
 void onefd_prep_fallocate(struct onefd_req *req, struct onefd_file *file,
 			  int mode, off_t offset, off_t len);
 
+/* An openat by openat2(2), which can keep the path below dirfd and free of symbolic
+ * links, and has no empty path; @how is lent as the path is. -ENOSYS: before Linux
+ * 5.6, or forbidden by a filter. */
+void onefd_prep_openat2(struct onefd_req *req, int dirfd, const char *path,
+			const struct open_how *how);
+
 /*
  * Readahead, then notify: res is the number of bytes from @offset on that were
  * found in the page cache, every one of them, short at the end of the file. That
@@ -482,7 +489,7 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * "full": past the depth, requests wait in their own memory. The kernel sees
  * it at the end of the turn, or at onefd_flush().
  * Refused here, fn will not run: -EBUSY: it is out already; -EINVAL: never
- * prepared, no fn, no file, a NULL iovec, path, statx or call, a file of
+ * prepared, no fn, no file, a NULL iovec, path, how, statx or call, a file of
  * another loop, and for reads, writes, prefetches, sendfiles: a negative
  * offset, more than IOV_MAX (1024) buffers, lengths that add up past SSIZE_MAX
  * or reach past the largest offset, in whole blocks if O_DIRECT. Whatever the

@@ -52,7 +52,10 @@ struct engine {
 struct call {
 	const char *path;
 	void *buf;
-	ssize_t (*fn)(void *);
+	union {
+		ssize_t (*fn)(void *);		/* OP_CALL */
+		const struct open_how *how;	/* OP_OPENAT; NULL: as openat(2) */
+	};
 	int fd, flags;
 	unsigned mask;
 	mode_t mode;

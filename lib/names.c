@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <linux/stat.h>
 
 #include "core.h"
@@ -30,6 +31,9 @@
 #include "sys.h"
 #include "work.h"
 
+#ifndef RESOLVE_CACHED
+#define RESOLVE_CACHED 0x20
+#endif
 #ifndef STATX_MNT_ID_UNIQUE
 #define STATX_MNT_ID_UNIQUE 0x4000u
 #endif
@@ -39,6 +43,10 @@
 
 /* What openat2() takes beside O_PATH; openat() ignores the rest. */
 #define PATH_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY)
+
+/* Of openat2(), which refuses what it does not know: flags of which no name depends. */
+#define OPENAT2_FLAGS (PATH_FLAGS | O_PATH | O_NONBLOCK | O_NOCTTY | O_NOATIME | O_APPEND | \
+		       O_DIRECT | O_LARGEFILE)
 
 #define STATX_FLAGS (AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC)
 
@@ -102,40 +110,62 @@ static bool in_memory(struct names *names, struct onefd_req *req, int fd)
 	return mount->local;
 }
 
-/* An object by its name, without a word to its file system. */
-static int look_up(struct names *names, const struct call *call, int flags)
+/* By names in memory alone; -EAGAIN for others. */
+static int open_cached(const struct call *call, uint64_t flags)
 {
-	int fd = sys.open_cached(call->fd, call->path, O_PATH | flags);
+	struct open_how how = { 0 };
+
+	if (call->how)
+		how = *call->how;
+	how.flags = flags;
+	how.resolve |= RESOLVE_CACHED;
+	return sys.openat2(call->fd, call->path, &how);
+}
+
+/* An object by its name, without a word to its file system. */
+static int look_up(struct names *names, const struct call *call, uint64_t flags)
+{
+	int fd = open_cached(call, O_PATH | flags);
 
 	/* Before Linux 5.6 or 5.12, or a seccomp filter: not again. */
-	if (fd == -ENOSYS || fd == -EINVAL || fd == -EPERM)
+	if (fd == -ENOSYS || fd == -EPERM || (fd == -EINVAL && !call->how))
 		names->error = fd;
 	return fd;
 }
 
+static uint64_t open_flags(const struct call *call)
+{
+	return call->how ? call->how->flags : (unsigned)call->flags;
+}
+
 static int open_it(const struct call *call)
 {
-	int flags = call->flags | O_NONBLOCK;
-	int fd = *call->path ? sys.open_cached(call->fd, call->path, flags) :
-			       sys.reopen(call->fd, flags);
+	uint64_t flags = open_flags(call);
+	int fd = *call->path ? open_cached(call, flags | O_NONBLOCK) :
+			       sys.reopen(call->fd, (int)flags | O_NONBLOCK);
 
-	if (fd >= 0 && !(call->flags & O_NONBLOCK))
-		(void)sys.setfl(fd, call->flags);
+	if (fd >= 0 && !(flags & O_NONBLOCK))
+		(void)sys.setfl(fd, (int)flags);
 	return fd;
 }
 
 static int try_open(struct names *names, struct onefd_req *req)
 {
 	const struct call *call = &flight(req)->call;
+	const uint64_t flags = open_flags(call);
 	int fd, r = -EAGAIN;
 
-	if (call->flags & O_PATH)
-		return *call->path ? look_up(names, call, call->flags & PATH_FLAGS) : -EAGAIN;
-	if (call->flags & (O_ACCMODE | O_CREAT | O_TRUNC | __O_TMPFILE | O_DIRECTORY))
+	if (call->how && (!*call->path || flags & ~(uint64_t)OPENAT2_FLAGS))
+		return -EAGAIN;
+	if (!*call->path && flags & O_PATH)
+		return -EAGAIN;
+	if (flags & O_PATH)
+		return look_up(names, call, call->how ? flags : flags & PATH_FLAGS);
+	if (flags & (O_ACCMODE | O_CREAT | O_TRUNC | __O_TMPFILE | O_DIRECTORY))
 		return -EAGAIN;
 	if (!*call->path)
 		return in_memory(names, req, call->fd) ? open_it(call) : -EAGAIN;
-	fd = look_up(names, call, O_CLOEXEC | (call->flags & O_NOFOLLOW));
+	fd = look_up(names, call, O_CLOEXEC | (flags & O_NOFOLLOW));
 	if (fd < 0)
 		return fd;
 	if (in_memory(names, req, fd))

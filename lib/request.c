@@ -107,6 +107,15 @@ void onefd_prep_openat(struct onefd_req *req, int dirfd, const char *path,
 	};
 }
 
+void onefd_prep_openat2(struct onefd_req *req, int dirfd, const char *path,
+			const struct open_how *how)
+{
+	if (!prep(req, OP_OPENAT, NULL, 0))
+		return;
+	/* Without a how it would be an openat: submit() refuses a NULL path. */
+	flight(req)->call = (struct call){ .path = how ? path : NULL, .how = how, .fd = dirfd };
+}
+
 void onefd_prep_statx(struct onefd_req *req, int dirfd, const char *path,
 		      int flags, unsigned mask, struct statx *buf)
 {

@@ -23,9 +23,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef RESOLVE_CACHED
-#define RESOLVE_CACHED 0x20
-#endif
 
 #define NSEC_PER_SEC UINT64_C(1000000000)
 
@@ -246,11 +243,9 @@ static int call_openat(int dirfd, const char *path, int flags, mode_t mode)
 	return (int)answer(openat(dirfd, path, flags, mode));
 }
 
-static int call_open_cached(int dirfd, const char *path, int flags)
+static int call_openat2(int dirfd, const char *path, const struct open_how *how)
 {
-	struct open_how how = { .flags = (uint64_t)(unsigned)flags, .resolve = RESOLVE_CACHED };
-
-	return (int)answer(syscall(SYS_openat2, dirfd, path, &how, sizeof how));
+	return (int)answer(syscall(SYS_openat2, dirfd, path, how, sizeof *how));
 }
 
 /* O_NOFOLLOW would stop at the link in /proc that stands for the file. */
@@ -427,7 +422,7 @@ struct sys_calls sys = {
 	.ftruncate = call_ftruncate,
 	.drop_cache = call_drop_cache,
 	.openat = call_openat,
-	.open_cached = call_open_cached,
+	.openat2 = call_openat2,
 	.reopen = call_reopen,
 	.statx = call_statx,
 	.ioprio_set = call_ioprio_set,

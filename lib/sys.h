@@ -20,6 +20,8 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+struct open_how;
+
 struct sys_calls {
 	/* CLOCK_MONOTONIC, nanoseconds */
 	uint64_t (*now)(void);
@@ -65,8 +67,7 @@ struct sys_calls {
 	int (*ftruncate)(int fd, off_t size);
 	int (*drop_cache)(int fd);	/* POSIX_FADV_DONTNEED, whole file */
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
-	/* Of names in memory alone: -EAGAIN for others. Before Linux 5.12 -EINVAL */
-	int (*open_cached)(int dirfd, const char *path, int flags);
+	int (*openat2)(int dirfd, const char *path, const struct open_how *how);
 	/* What @fd refers to, opened anew. Wants /proc */
 	int (*reopen)(int fd, int flags);
 	int (*statx)(int dirfd, const char *path, int flags, unsigned mask,

@@ -34,6 +34,8 @@ ssize_t work_call(struct onefd_req *req)
 
 	switch (req->op) {
 	case OP_OPENAT:
+		if (call->how)
+			return sys.openat2(call->fd, call->path, call->how);
 		if (!*call->path)
 			return sys.reopen(call->fd, call->flags);
 		return sys.openat(call->fd, call->path, call->flags, call->mode);

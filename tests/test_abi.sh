@@ -92,7 +92,7 @@ exported() {
 }
 
 exported_names_are_those_of_the_header() {
-	diff <(functions) <(exported | sed 's/@.*//')
+	diff <(functions) <(exported | sed 's/@.*//' | sort)
 }
 
 # "name@@VERSION" for each line of the map.

@@ -2,6 +2,7 @@
 #include "files.h"
 
 #include <errno.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -27,7 +28,7 @@ static void tear_down(void)
 {
 	must(onefd_free(loop));
 	/* What tests replace; a thread that destroys a context reads others. */
-	sys.open_cached = real.open_cached;
+	sys.openat2 = real.openat2;
 	sys.statx = real.statx;
 	sys.read_text = real.read_text;
 	sys.now = real.now;
@@ -46,7 +47,8 @@ static uint64_t answered(void)
 static bool is_local(const char *fs)
 {
 	struct statx st;
-	int fd = sys.open_cached(AT_FDCWD, "/", O_PATH | O_CLOEXEC);
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_CACHED };
+	int fd = sys.openat2(AT_FDCWD, "/", &how);
 
 	if (fd < 0)
 		return false;
@@ -274,18 +276,108 @@ START_TEST(path_alone_opens_without_a_thread)
 }
 END_TEST
 
-static int forbidden(int dirfd, const char *path, int flags)
+/* What openat2(2) makes of it, and by a request: flags of the descriptor, or -errno. */
+static int how_opened2(int dirfd, const char *path, const struct open_how *how, bool plainly)
+{
+	struct job job = { 0 };
+	int fd, r;
+
+	onefd_prep_openat2(&job.req, dirfd, path, how);
+	fd = plainly ? real.openat2(dirfd, path, how) : (int)job_run(loop, &job);
+	if (fd < 0)
+		return fd;
+	r = (int)must_libc(fcntl(fd, F_GETFL));
+	close(fd);
+	return r;
+}
+
+/* Below the place: file, link (to it), up (..), and what is not there. */
+START_TEST(openat2_keeps_the_path_where_it_is_told)
+{
+	static const char *const names[] = { "file", "link", "up/file", "./file", "../etc", "/etc",
+					     "none", "", "file/none", "." };
+	static const uint64_t ways[] = { 0, RESOLVE_BENEATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+					 RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT, UINT64_C(1) << 40 };
+	static const uint64_t flags[] = { O_RDONLY | O_CLOEXEC, O_RDONLY | O_NONBLOCK, O_PATH, O_RDWR,
+					  O_PATH | O_DIRECTORY, O_RDONLY | UINT64_C(1) << 40,
+					  O_PATH | O_TRUNC };
+	char dir[PATH_MAX], path[PATH_MAX + 8];
+	int root;
+
+	make_named(_i, path);
+	learn(path);
+	unlink(path);
+	path_of(dir, "dir");
+	must_libc(mkdir(dir, 0700));
+	root = (int)must_libc(open(dir, O_PATH | O_CLOEXEC));
+	close((int)must_libc(openat(root, "file", O_CREAT | O_RDWR | O_CLOEXEC, 0600)));
+	must_libc(symlinkat("file", root, "link"));
+	must_libc(symlinkat("..", root, "up"));
+	for (int i = 0; i < 10 * 6 * 7; i++) {
+		struct open_how how = { .flags = flags[i / 60], .resolve = ways[i / 10 % 6] };
+
+		ck_assert_int_eq(how_opened2(root, names[i % 10], &how, false),
+				 how_opened2(root, names[i % 10], &how, true));
+	}
+	for (size_t i = 0; i < 3; i++)
+		must_libc(unlinkat(root, ((const char *[]){ "file", "link", "up" })[i], 0));
+	close(root);
+	must_libc(rmdir(dir));
+}
+END_TEST
+
+START_TEST(openat2_of_a_cached_name_takes_no_thread)
+{
+	const struct open_how how = { .flags = O_RDONLY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS };
+	const struct open_how wrong = { .resolve = UINT64_C(1) << 40 };
+	char path[PATH_MAX];
+	uint64_t before;
+
+	make_named(_i, path);
+	learn(path);
+	/* What the kernel says of this one says nothing about the kernel. */
+	ck_assert_int_eq(how_opened2(AT_FDCWD, path, &wrong, false), -EINVAL);
+	before = answered();
+	ck_assert_int_eq(how_opened2(AT_FDCWD, path, &how, false),
+			 how_opened2(AT_FDCWD, path, &how, true));
+	if (is_local(place.fs))
+		ck_assert_uint_eq(answered() - before, 1);
+	unlink(path);
+}
+END_TEST
+
+/* A new file is a worker's, mode and all. */
+START_TEST(openat2_creates_and_wants_a_how)
+{
+	const struct open_how how = { .flags = O_CREAT | O_EXCL | O_RDWR, .mode = 0640 };
+	struct job job = { 0 };
+	char path[PATH_MAX];
+	struct stat st;
+
+	place = place_of(_i);
+	path_of(path, "new");
+	ck_assert_int_eq(how_opened2(AT_FDCWD, path, &how, false) & O_ACCMODE, O_RDWR);
+	must_libc(stat(path, &st));
+	ck_assert_uint_eq(st.st_mode & 0777, 0640);
+	ck_assert_int_eq(how_opened2(AT_FDCWD, path, &how, false), -EEXIST);
+	onefd_prep_openat2(&job.req, AT_FDCWD, path, NULL);
+	ck_assert_int_eq(onefd_submit(loop, &job.req, job_done), -EINVAL);
+	unlink(path);
+}
+END_TEST
+
+static int forbidden(int dirfd, const char *path, const struct open_how *how)
 {
 	(void)dirfd;
 	(void)path;
-	(void)flags;
+	(void)how;
 	asked++;
 	return -EPERM;
 }
 
-static int cold(int dirfd, const char *path, int flags)
+static int cold(int dirfd, const char *path, const struct open_how *how)
 {
-	(void)forbidden(dirfd, path, flags);
+	(void)forbidden(dirfd, path, how);
 	return -EAGAIN;
 }
 
@@ -294,7 +386,7 @@ START_TEST(cold_path_is_looked_up_by_a_worker)
 	char path[PATH_MAX];
 
 	make_named(_i, path);
-	sys.open_cached = cold;
+	sys.openat2 = cold;
 	for (int i = 0; i < 3; i++)
 		ck_assert_int_eq(how_opened(AT_FDCWD, path, O_PATH),
 				 how_plainly_opened(AT_FDCWD, path, O_PATH));
@@ -552,9 +644,9 @@ START_TEST(workers_get_all_names_in_one_turn)
 END_TEST
 
 /* Docker's and systemd's filters can say so on any kernel. */
-static int unknown(int dirfd, const char *path, int flags)
+static int unknown(int dirfd, const char *path, const struct open_how *how)
 {
-	(void)forbidden(dirfd, path, flags);
+	(void)forbidden(dirfd, path, how);
 	return -ENOSYS;
 }
 
@@ -563,7 +655,7 @@ START_TEST(filter_is_asked_once)
 	char path[PATH_MAX], *text;
 
 	make_named(0, path);
-	sys.open_cached = _i ? unknown : forbidden;
+	sys.openat2 = _i ? unknown : forbidden;
 	for (int i = 0; i < 3; i++)
 		learn(path);
 	ck_assert_int_eq(asked, 1);
@@ -575,9 +667,9 @@ START_TEST(filter_is_asked_once)
 }
 END_TEST
 
-static int no_descriptor(int dirfd, const char *path, int flags)
+static int no_descriptor(int dirfd, const char *path, const struct open_how *how)
 {
-	return flags & O_PATH ? -EMFILE : real.open_cached(dirfd, path, flags);
+	return how->flags & O_PATH ? -EMFILE : real.openat2(dirfd, path, how);
 }
 
 /* The look-up takes a descriptor more than the caller asked for. */
@@ -587,7 +679,7 @@ START_TEST(last_descriptor_is_the_callers)
 
 	make_named(0, path);
 	learn(path);
-	sys.open_cached = no_descriptor;
+	sys.openat2 = no_descriptor;
 	learn(path);
 	unlink(path);
 }
@@ -647,6 +739,9 @@ int main(void)
 	tcase_add_loop_test(tcase, missing_name_is_known_to_be_missing, 0, places);
 	tcase_add_loop_test(tcase, others_go_to_a_worker, 0, places);
 	tcase_add_loop_test(tcase, path_alone_opens_without_a_thread, 0, places);
+	tcase_add_loop_test(tcase, openat2_keeps_the_path_where_it_is_told, 0, places);
+	tcase_add_loop_test(tcase, openat2_of_a_cached_name_takes_no_thread, 0, places);
+	tcase_add_loop_test(tcase, openat2_creates_and_wants_a_how, 0, places);
 	tcase_add_loop_test(tcase, cold_path_is_looked_up_by_a_worker, 0, places);
 	tcase_add_loop_test(tcase, empty_path_opens_the_file_anew, 0, places);
 	tcase_add_loop_test(tcase, empty_path_is_refused_as_its_file_would_be, 0, places);
