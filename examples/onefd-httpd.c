@@ -1,0 +1,1810 @@
+/*
+ * onefd-httpd - an HTTP server of files, one thread, that no disk can stall.
+ *
+ *   cc -D_GNU_SOURCE -o onefd-httpd onefd-httpd.c $(pkg-config --cflags --libs onefd libmicrohttpd)
+ *
+ * libmicrohttpd (MHD) speaks HTTP: it accepts, parses and sends. onefd opens and reads the
+ * files, and waits for all there is to wait for; MHD's epoll descriptor is a watch in its loop.
+ *
+ * A request travels so:
+ *
+ *	start --open--> opened --> judge --read--> settle --> queue_answer
+ *
+ * MHD calls the handler anew in each of its runs until there is an answer. What is in
+ * memory has its answer by the next run, and costs no more than that. A connection whose
+ * file takes longer is suspended in a run that follows a turn in which nothing came: from
+ * then on it costs nothing, and settle() resumes it.
+ *
+ * A request is shared: by MHD from its first line to its last byte, by the loop while one
+ * of its requests is out, by the response that sends its body. The last one frees it; so a
+ * client may go at any time.
+ */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <onefd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STATUS_FAILED	1
+#define STATUS_USAGE	2
+#define SMALL		(64u << 10)	/* files up to here are read whole */
+#define BLOCK		(128u << 10)	/* others by so much */
+#define BLOCKS_MOST	512u		/* of those in memory that MHD has not taken yet */
+#define LOG_MOST	(1u << 20)	/* of lines that are not written yet */
+#define LINE_MOST	(16u << 10)
+#define MEMORY		(8u << 10)	/* MHD's of a connection: bounds what a client sends */
+#define SPARE_FILES	64		/* descriptors that are neither clients nor files */
+#define FINISH_NS	UINT64_C(5000000000)
+#define RESTART_NS	UINT64_C(1000000000)
+#define NSEC_PER_MSEC	UINT64_C(1000000)
+#define TIMEOUT_MOST	86400u
+#define CONNECTIONS_MOST 1000000u
+#define WORKERS_MOST	256u
+#define DATE_SIZE	32
+#define ETAG_SIZE	72
+
+struct type {
+	const char *extension, *name;
+};
+
+/* What SIGHUP makes anew. Shared by those who began with it. */
+struct setup {
+	unsigned users;
+	int root, log;			/* -1: no log */
+	char *text;			/* of the types file, which the list points into */
+	struct type *types;
+	size_t type_count;
+};
+
+enum header { RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED, IF_UNMODIFIED, HEADERS };
+
+static const char *const header_names[HEADERS] = {
+	MHD_HTTP_HEADER_RANGE, MHD_HTTP_HEADER_IF_RANGE, MHD_HTTP_HEADER_IF_MATCH,
+	MHD_HTTP_HEADER_IF_NONE_MATCH, MHD_HTTP_HEADER_IF_MODIFIED_SINCE,
+	MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE,
+};
+
+struct request {
+	struct request *next, **at;	/* in the list of those in hand */
+	struct request *behind;		/* in the queue for a file */
+	struct MHD_Connection *connection;	/* NULL: it is gone */
+	struct setup *setup;
+	unsigned users;
+	const char *method, *version;	/* MHD's, while the connection is there */
+	const char *headers[HEADERS];	/* likewise */
+	bool head, directory, checking;	/* HEAD; the path ends in a slash; is there one at all? */
+
+	unsigned verdict, status;	/* what is to be answered, and can be; 0: not yet */
+	off_t from, length;		/* of the body in the file */
+	struct statx st;
+
+	bool asked, suspended;		/* MHD waits for it: in each run, or until it is resumed */
+	bool out, sending, failed;	/* a request to the loop; a response has the body */
+	bool file_held;
+	int fd;
+	struct onefd_req req;
+	struct onefd_file file;
+	char *body;			/* a small file whole, or a block of a large one */
+	size_t room, landed;		/* of the body; of the block */
+	off_t taken;			/* of the body, by MHD */
+
+	char *path;			/* behind uri */
+	char uri[];			/* as it came */
+};
+
+static const char *root_path, *log_path, *types_path, *index_name = "index.html";
+static bool follow;
+static unsigned timeout = 60, connection_most;
+
+static struct onefd *loop;
+static struct MHD_Daemon *server;
+static struct setup *setup;
+static struct request *requests, *queue_head, **queue_tail = &queue_head;
+static unsigned request_count, files_held, files_most, blocks_held;
+static uint64_t bytes_held;
+static bool stopping;
+
+static void die(const char *what, int error)
+{
+	fprintf(stderr, "onefd-httpd: %s: %s\n", what, strerror(error));
+	exit(STATUS_FAILED);
+}
+
+/* ---- dates, entity tags, ranges: as RFC 9110 has them ------------------------ */
+
+static void format_date(char text[DATE_SIZE], time_t at)
+{
+	struct tm tm;
+
+	if (!gmtime_r(&at, &tm) ||
+	    !strftime(text, DATE_SIZE, "%a, %d %b %Y %H:%M:%S GMT", &tm))
+		*text = '\0';
+}
+
+/* In one of the three forms of old, to the letter: what is printed again must be the same. */
+static bool parse_date(const char *text, time_t *ret)
+{
+	static const char *const forms[] = {
+		"%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y",
+	};
+
+	for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+		struct tm tm = { 0 };
+		char again[64];
+		const char *end = strptime(text, forms[i], &tm);
+
+		if (!end || *end)
+			continue;
+		*ret = timegm(&tm);
+		if (strftime(again, sizeof again, forms[i], &tm) && strcmp(again, text) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A strong one: a file that is written to or put in place of another has another. */
+static void format_etag(char text[ETAG_SIZE], const struct statx *st)
+{
+	snprintf(text, ETAG_SIZE, "\"%llx-%llx-%llx.%x\"", (unsigned long long)st->stx_ino,
+		 (unsigned long long)st->stx_size, (unsigned long long)st->stx_mtime.tv_sec,
+		 st->stx_mtime.tv_nsec);
+}
+
+/* Whether @list, of If-Match and its like, has @etag. */
+static bool etag_listed(const char *list, const char *etag, bool strong)
+{
+	size_t length = strlen(etag);
+
+	if (strcmp(list, "*") == 0)
+		return true;
+	for (;;) {
+		bool weak;
+		const char *end;
+
+		list += strspn(list, " \t,");
+		weak = strncmp(list, "W/", 2) == 0;
+		list += weak ? 2 : 0;
+		end = *list == '"' ? strchr(list + 1, '"') : NULL;
+		if (!end)
+			return false;
+		end++;
+		if (!(weak && strong) && (size_t)(end - list) == length &&
+		    memcmp(list, etag, length) == 0)
+			return true;
+		list = end;
+	}
+}
+
+/* A number of digits alone; one that no file can have is the largest. */
+static bool parse_offset(const char **at, off_t *ret)
+{
+	const char *digit = *at;
+	off_t value = 0;
+
+	for (; *digit >= '0' && *digit <= '9'; digit++)
+		value = value > (INT64_MAX - 9) / 10 ? INT64_MAX : value * 10 + (*digit - '0');
+	if (digit == *at)
+		return false;
+	*at = digit;
+	*ret = value;
+	return true;
+}
+
+/*
+ * MHD_HTTP_OK: @text is no range, or several, and the whole is sent; 206 with the
+ * range in @from and @length; 416: it has nothing of the file.
+ */
+static unsigned parse_range(const char *text, off_t size, off_t *from, off_t *length)
+{
+	off_t first = 0, last = INT64_MAX;
+	bool suffix;
+
+	if (strncasecmp(text, "bytes=", 6) != 0)
+		return MHD_HTTP_OK;
+	text += 6;
+	suffix = *text == '-';
+	if (!suffix && !parse_offset(&text, &first))
+		return MHD_HTTP_OK;
+	if (*text++ != '-' || (*text && !parse_offset(&text, &last)) || *text || last < first)
+		return MHD_HTTP_OK;
+	if (suffix) {
+		if (text[-1] == '-')
+			return MHD_HTTP_OK;
+		first = last < size ? size - last : 0;
+		if (!last)
+			return MHD_HTTP_RANGE_NOT_SATISFIABLE;
+		last = INT64_MAX;
+	}
+	if (first >= size)
+		return MHD_HTTP_RANGE_NOT_SATISFIABLE;
+	*from = first;
+	*length = (last < size ? last + 1 : size) - first;
+	return MHD_HTTP_PARTIAL_CONTENT;
+}
+
+/* ---- paths ------------------------------------------------------------------- */
+
+static int hex(char digit)
+{
+	if (digit >= '0' && digit <= '9')
+		return digit - '0';
+	digit |= 0x20;
+	return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+}
+
+/* The path of an absolute URI, as proxies ask for it, or of any other. */
+static const char *path_of(const char *uri)
+{
+	if (strncasecmp(uri, "http://", 7) != 0)
+		return uri;
+	uri += 7 + strcspn(uri + 7, "/?");
+	return *uri == '/' ? uri : "/";
+}
+
+/* Once and not again. A zero byte would make it the path of another. */
+static bool decode(char *path, const char *uri)
+{
+	for (; *uri && *uri != '?'; uri++) {
+		int high, low;
+
+		if (*uri != '%') {
+			*path++ = *uri;
+			continue;
+		}
+		high = hex(uri[1]);
+		low = high < 0 ? -1 : hex(uri[2]);
+		if (low < 0 || high + low == 0)
+			return false;
+		*path++ = (char)(high << 4 | low);
+		uri += 2;
+	}
+	*path = '\0';
+	return true;
+}
+
+/*
+ * Takes the dot segments and the empty ones out of @path, which begins with a slash,
+ * and that slash. One that ends in a slash then was a directory's: "" is the root's. false: it
+ * leads out of the root.
+ */
+static bool clean(char *path)
+{
+	const char *in = path;
+	char *out = path;
+	bool directory = true;
+
+	for (;;) {
+		size_t length;
+
+		in += strspn(in, "/");
+		length = strcspn(in, "/");
+		if (!length)
+			break;
+		directory = in[length] == '/';
+		if (length == 2 && in[0] == '.' && in[1] == '.') {
+			if (out == path)
+				return false;
+			for (out--; out > path && out[-1] != '/'; out--)
+				;
+			directory = true;
+		} else if (length == 1 && in[0] == '.') {
+			directory = true;
+		} else {
+			memmove(out, in, length);
+			out += length;
+			*out++ = '/';
+		}
+		in += length;
+	}
+	if (out > path && !directory)
+		out--;
+	*out = '\0';
+	return true;
+}
+
+/* As a URI has it, with a slash before and after. */
+static char *encode_directory(const char *path, const char *query)
+{
+	static const char digits[] = "0123456789ABCDEF";
+	char *uri = malloc(strlen(path) * 3 + strlen(query) + 3), *out = uri;
+
+	if (!uri)
+		return NULL;
+	*out++ = '/';
+	for (; *path; path++) {
+		unsigned char c = (unsigned char)*path;
+
+		if (c < 0x80 && (isalnum(c) || strchr("/-._~!$&'()*+,;=:@", c))) {
+			*out++ = (char)c;
+		} else {
+			*out++ = '%';
+			*out++ = digits[c >> 4];
+			*out++ = digits[c & 15];
+		}
+	}
+	*out++ = '/';
+	strcpy(out, query);
+	return uri;
+}
+
+/* ---- types ------------------------------------------------------------------- */
+
+static const char built_in_types[] =
+	"application/javascript js mjs\napplication/json json map\napplication/pdf pdf\n"
+	"application/wasm wasm\napplication/xml xml xsl\napplication/zip zip\n"
+	"application/gzip gz tgz\napplication/x-tar tar\napplication/x-xz xz\n"
+	"audio/mpeg mp3\naudio/ogg ogg oga\naudio/flac flac\nfont/woff woff\nfont/woff2 woff2\n"
+	"font/ttf ttf\nimage/gif gif\nimage/jpeg jpg jpeg\nimage/png png\nimage/svg+xml svg svgz\n"
+	"image/webp webp\nimage/avif avif\nimage/vnd.microsoft.icon ico\ntext/css css\n"
+	"text/csv csv\ntext/html html htm\ntext/markdown md\ntext/plain txt text log conf\n"
+	"video/mp4 mp4\nvideo/webm webm\nvideo/x-matroska mkv\n";
+
+static int by_extension(const void *a, const void *b)
+{
+	return strcasecmp(((const struct type *)a)->extension, ((const struct type *)b)->extension);
+}
+
+/* Of the same, the one that stands before in the text. */
+static int by_extension_and_place(const void *a, const void *b)
+{
+	const struct type *left = a, *right = b;
+	int order = by_extension(a, b);
+
+	if (order)
+		return order;
+	return (left->extension > right->extension) - (left->extension < right->extension);
+}
+
+static const char *type_of(const struct setup *s, const char *path)
+{
+	const char *dot = strrchr(path, '.'), *slash = strrchr(path, '/');
+	const struct type key = { .extension = dot ? dot + 1 : "" }, *found = NULL;
+
+	if (dot && (!slash || dot > slash))
+		found = bsearch(&key, s->types, s->type_count, sizeof key, by_extension);
+	return found ? found->name : "application/octet-stream";
+}
+
+static bool add_type(struct setup *s, const struct type *type)
+{
+	/* As many again each time that the count is a power of two. */
+	if (!(s->type_count & (s->type_count - 1))) {
+		size_t room = s->type_count ? s->type_count * 2 : 1;
+		struct type *types = realloc(s->types, room * sizeof *types);
+
+		if (!types)
+			return false;
+		s->types = types;
+	}
+	s->types[s->type_count++] = *type;
+	return true;
+}
+
+/* Lines of a type and its extensions. */
+static bool parse_types(struct setup *s, char *text)
+{
+	char *line_rest, *word_rest;
+
+	for (char *line = strtok_r(text, "\n", &line_rest); line;
+	     line = strtok_r(NULL, "\n", &line_rest)) {
+		struct type type = { .name = strtok_r(line, " \t\r", &word_rest) };
+
+		if (!type.name || *type.name == '#')
+			continue;
+		while ((type.extension = strtok_r(NULL, " \t\r", &word_rest)))
+			if (!add_type(s, &type))
+				return false;
+	}
+	return true;
+}
+
+/* The first of each extension counts. */
+static void sort_types(struct setup *s)
+{
+	size_t kept = 0;
+
+	qsort(s->types, s->type_count, sizeof s->types[0], by_extension_and_place);
+	for (size_t i = 0; i < s->type_count; i++)
+		if (!kept || by_extension(&s->types[kept - 1], &s->types[i]) != 0)
+			s->types[kept++] = s->types[i];
+	s->type_count = kept;
+}
+
+/* The file's text, and behind it what is built in. */
+static int read_types(struct setup *s, const char *path)
+{
+	FILE *file = path ? fopen(path, "re") : NULL;
+	long size = 0;
+
+	if (path && !file)
+		return -errno;
+	if (file && (fseek(file, 0, SEEK_END) < 0 || (size = ftell(file)) < 0 ||
+		     fseek(file, 0, SEEK_SET) < 0)) {
+		size = -errno;
+		fclose(file);
+		return (int)size;
+	}
+	s->text = malloc((size_t)size + sizeof built_in_types + 1);
+	if (s->text && file)
+		size = (long)fread(s->text, 1, (size_t)size, file);
+	if (file)
+		fclose(file);
+	if (!s->text)
+		return -ENOMEM;
+	s->text[size] = '\n';
+	memcpy(s->text + size + 1, built_in_types, sizeof built_in_types);
+	if (!parse_types(s, s->text))
+		return -ENOMEM;
+	sort_types(s);
+	return 0;
+}
+
+/* ---- the setup: root, types, log --------------------------------------------- */
+
+static void setup_release(struct setup *s)
+{
+	if (--s->users)
+		return;
+	if (s->root >= 0)
+		close(s->root);
+	if (s->log >= 0)
+		close(s->log);
+	free(s->types);
+	free(s->text);
+	free(s);
+}
+
+static int setup_open(struct setup *s, const char **what)
+{
+	static const char usual[] = "/etc/mime.types";
+	int r;
+
+	*what = root_path;
+	s->root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (s->root < 0)
+		return -errno;
+	*what = types_path ? types_path : usual;
+	r = read_types(s, types_path ? types_path : access(usual, R_OK) == 0 ? usual : NULL);
+	if (r < 0 || !log_path)
+		return r;
+	*what = log_path;
+	if (strcmp(log_path, "-") == 0)
+		s->log = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+	else
+		s->log = open(log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+	return s->log < 0 ? -errno : 0;
+}
+
+/* Blocks: at the start, and on a worker. */
+static int setup_new(struct setup **ret, const char **what)
+{
+	struct setup *s = calloc(1, sizeof *s);
+	int r;
+
+	*what = "cannot set up";
+	if (!s)
+		return -ENOMEM;
+	s->users = 1;
+	s->root = s->log = -1;
+	r = setup_open(s, what);
+	if (r < 0)
+		setup_release(s);
+	else
+		*ret = s;
+	return r;
+}
+
+/* ---- the log: lines gather in memory while others are written ---------------- */
+
+static struct {
+	struct onefd_req req;
+	struct onefd_file file;
+	struct setup *setup;		/* whose file is written to */
+	bool seekable, out;
+	int error;			/* of the last write */
+	char *lines, *going;		/* LOG_MOST each */
+	size_t length, going_length, written;
+	uint64_t lost;
+} history = { .error = 0 };
+
+static void write_lines(void);
+
+static void lines_written(struct onefd_req *req)
+{
+	history.out = false;
+	if (req->res < 0 && history.error != (int)-req->res)
+		fprintf(stderr, "onefd-httpd: cannot write the log: %s\n",
+			strerror((int)-req->res));
+	history.error = req->res < 0 ? (int)-req->res : 0;
+	history.written += req->res > 0 ? (size_t)req->res : 0;
+	if (req->res <= 0)
+		history.written = history.going_length;
+	if (history.written == history.going_length && history.lost) {
+		fprintf(stderr, "onefd-httpd: lines of the log lost: %llu\n",
+			(unsigned long long)history.lost);
+		history.lost = 0;
+	}
+	write_lines();
+}
+
+/* On a worker: a pipe or a terminal takes what it takes, when it takes it. */
+static ssize_t write_stream(void *arg)
+{
+	ssize_t n;
+
+	(void)arg;
+	do
+		n = write(history.setup->log, history.going + history.written,
+			  history.going_length - history.written);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* The log may have been opened anew since. */
+static void follow_setup(void)
+{
+	if (history.setup == setup)
+		return;
+	if (history.setup)
+		setup_release(history.setup);
+	history.setup = setup;
+	setup->users++;
+	history.seekable = onefd_file_init(loop, &history.file, setup->log) == 0;
+}
+
+/* One write at a time. */
+static void write_lines(void)
+{
+	int r;
+
+	if (history.out)
+		return;
+	if (history.written == history.going_length) {
+		char *empty = history.going;
+
+		history.going = history.lines;
+		history.going_length = history.length;
+		history.lines = empty;
+		history.length = history.written = 0;
+		if (history.going_length)
+			follow_setup();
+	}
+	if (!history.going_length)
+		return;
+	if (history.seekable)
+		onefd_prep_pwrite(&history.req, &history.file, history.going + history.written,
+				  history.going_length - history.written, 0);
+	else
+		onefd_prep_call(&history.req, write_stream, NULL);
+	r = onefd_submit(loop, &history.req, lines_written);
+	if (r < 0)
+		die("cannot submit", -r);
+	history.out = true;
+}
+
+static void open_history(void)
+{
+	history.lines = malloc(LOG_MOST);
+	history.going = malloc(LOG_MOST);
+	if (!history.lines || !history.going)
+		die("cannot make room for the log", ENOMEM);
+}
+
+static void close_history(void)
+{
+	if (history.setup)
+		setup_release(history.setup);
+	free(history.lines);
+	free(history.going);
+}
+
+/* What a client sent stays within its quotes and its line. */
+static size_t quote(char *out, size_t room, const char *text)
+{
+	size_t length = 0;
+
+	for (; *text && length + 4 < room; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
+			length += (size_t)snprintf(out + length, room - length, "\\x%02X", c);
+		else
+			out[length++] = (char)c;
+	}
+	out[length] = '\0';
+	return length;
+}
+
+static void format_client(char *text, size_t size, struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+
+	if (!info || getnameinfo(info->client_addr, info->client_addr->sa_family == AF_INET6 ?
+				 sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in),
+				 text, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
+		snprintf(text, size, "-");
+}
+
+static size_t quote_header(char *out, size_t room, struct MHD_Connection *connection,
+			   const char *name)
+{
+	const char *value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
+
+	return quote(out, room, value ? value : "-");
+}
+
+/* The combined format. */
+static void log_request(const struct request *request)
+{
+	static char line[LINE_MOST];
+	char client[64], date[40];
+	time_t now = time(NULL);
+	struct tm tm;
+	size_t n;
+
+	format_client(client, sizeof client, request->connection);
+	strftime(date, sizeof date, "%d/%b/%Y:%H:%M:%S +0000", gmtime_r(&now, &tm));
+	n = (size_t)snprintf(line, sizeof line, "%s - - [%s] \"%s ", client, date, request->method);
+	n += quote(line + n, LINE_MOST / 2, request->uri);
+	n += (size_t)snprintf(line + n, sizeof line - n, " %s\" %u %lld \"", request->version,
+			      request->status, (long long)request->taken);
+	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_REFERER);
+	n += (size_t)snprintf(line + n, sizeof line - n, "\" \"");
+	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_USER_AGENT);
+	n += (size_t)snprintf(line + n, sizeof line - n, "\"\n");
+	if (n > LOG_MOST - history.length) {
+		history.lost++;
+		return;
+	}
+	memcpy(history.lines + history.length, line, n);
+	history.length += n;
+}
+
+/* ---- MHD in the loop --------------------------------------------------------- */
+
+static struct onefd_watch server_watch;
+static struct onefd_timer server_timer;
+static struct onefd_task server_task;
+static uint64_t server_deadline;	/* 0: the timer is not started */
+static uint64_t steps;			/* callbacks of requests */
+static unsigned asked_count, settled_count;	/* MHD will ask for so many; so many have come */
+static bool may_suspend;
+
+static void run_soon(void)
+{
+	(void)onefd_post(loop, &server_task);	/* or it is posted already */
+}
+
+/* MHD's own timeouts. Early is no harm: it is asked again. */
+static void arm_timer(void)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+	uint64_t deadline;
+
+	if (MHD_get_timeout(server, &ms) != MHD_YES)
+		return;
+	if (ms == 0) {
+		run_soon();
+		return;
+	}
+	deadline = onefd_now(loop) + ms * NSEC_PER_MSEC;
+	if (!server_deadline || deadline < server_deadline) {
+		onefd_timer_start(loop, &server_timer, deadline);
+		server_deadline = deadline;
+	}
+}
+
+/* While most of what MHD would ask for is on its way, and moves, it is let come. */
+static void run_server(struct onefd_task *task)
+{
+	static uint64_t steps_before;
+	bool moving = steps != steps_before;
+
+	(void)task;
+	steps_before = steps;
+	if (moving && asked_count > settled_count) {
+		run_soon();
+		return;
+	}
+	may_suspend = !moving;
+	settled_count = 0;
+	if (MHD_run(server) != MHD_YES)
+		die("cannot run the server", EIO);
+	arm_timer();
+	if (history.length)
+		write_lines();
+	if (stopping && !requests)
+		onefd_stop(loop);
+}
+
+static void server_ready(struct onefd_watch *watch, uint32_t events)
+{
+	(void)watch;
+	(void)events;
+	run_soon();
+}
+
+static void server_due(struct onefd_timer *timer)
+{
+	(void)timer;
+	server_deadline = 0;
+	run_soon();
+}
+
+/* ---- requests: who holds them ------------------------------------------------ */
+
+static bool take_memory(struct request *request, size_t size)
+{
+	request->body = malloc(size);
+	if (!request->body)
+		return false;
+	request->room = size;
+	bytes_held += size;
+	return true;
+}
+
+static void give_memory(struct request *request)
+{
+	if (!request->body)
+		return;
+	free(request->body);
+	request->body = NULL;
+	bytes_held -= request->room;
+}
+
+static void request_release(struct request *request)
+{
+	if (--request->users)
+		return;
+	give_memory(request);
+	setup_release(request->setup);
+	free(request);
+}
+
+/* MHD has the first line: the rest of the request's life has its memory. */
+static void *request_came(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+	size_t length = strlen(uri);
+	struct request *request = calloc(1, sizeof *request + length + 1 + length + 1 +
+					    strlen(index_name) + 1);
+
+	(void)cls;
+	if (!request)
+		return NULL;
+	memcpy(request->uri, uri, length + 1);
+	request->path = request->uri + length + 1;
+	request->connection = connection;
+	request->users = 1;
+	request->fd = -1;
+	request->setup = setup;
+	setup->users++;
+	return request;
+}
+
+static void request_listed(struct request *request)
+{
+	request->next = requests;
+	request->at = &requests;
+	if (requests)
+		requests->at = &request->next;
+	requests = request;
+	request_count++;
+}
+
+static void request_unlisted(struct request *request)
+{
+	*request->at = request->next;
+	if (request->next)
+		request->next->at = request->at;
+	request_count--;
+}
+
+static void submit(struct request *request, onefd_req_fn *fn)
+{
+	int r = onefd_submit(loop, &request->req, fn);
+
+	if (r < 0)
+		die("cannot submit", -r);
+	request->out = true;
+	request->users++;
+}
+
+/* At the head of each callback, which ends with request_release(). */
+static struct request *returned(struct onefd_req *req)
+{
+	struct request *request = onefd_container(req, struct request, req);
+
+	request->out = false;
+	steps++;
+	return request;
+}
+
+/* MHD asked, and there is nothing yet. */
+static void wait_for_loop(struct request *request)
+{
+	if (!request->asked) {
+		request->asked = true;
+		asked_count++;
+	} else if (may_suspend) {
+		request->asked = false;
+		asked_count--;
+		request->suspended = true;
+		MHD_suspend_connection(request->connection);
+	}
+}
+
+/* What MHD asked for, or will, is there. */
+static void settle(struct request *request)
+{
+	if (!request->asked && !request->suspended)
+		return;
+	asked_count -= request->asked;
+	settled_count++;
+	if (request->suspended)
+		MHD_resume_connection(request->connection);
+	request->asked = request->suspended = false;
+	run_soon();
+}
+
+static void answer(struct request *request, unsigned status)
+{
+	request->status = status;
+	settle(request);
+}
+
+/* ---- files: so many at once -------------------------------------------------- */
+
+static void open_path(struct request *request);
+
+/* A file, or a place for one, is given back: whoever waits gets it. */
+static void file_given_back(struct request *request)
+{
+	struct request *next;
+
+	if (!request->file_held)
+		return;
+	request->file_held = false;
+	files_held--;
+	while ((next = queue_head) && files_held < files_most) {
+		queue_head = next->behind;
+		if (!queue_head)
+			queue_tail = &queue_head;
+		if (next->connection)
+			open_path(next);
+		request_release(next);
+	}
+}
+
+static void take_file(struct request *request)
+{
+	if (files_held < files_most && !queue_head) {
+		open_path(request);
+		return;
+	}
+	request->users++;
+	request->behind = NULL;
+	*queue_tail = request;
+	queue_tail = &request->behind;
+}
+
+static void close_file(struct request *request)
+{
+	if (request->fd >= 0)
+		close(request->fd);
+	request->fd = -1;
+	file_given_back(request);
+}
+
+static ssize_t close_call(void *arg)
+{
+	struct request *request = arg;
+
+	return close(request->fd) < 0 ? -errno : 0;
+}
+
+static void closed(struct onefd_req *req)
+{
+	struct request *request = returned(req);
+
+	request->fd = -1;
+	file_given_back(request);
+	request_release(request);
+}
+
+/* Of what was deleted while it was sent, the last close frees the blocks. */
+static void close_elsewhere(struct request *request)
+{
+	onefd_prep_call(&request->req, close_call, request);
+	submit(request, closed);
+}
+
+/* ---- bodies ------------------------------------------------------------------ */
+
+static void block_read(struct onefd_req *req);
+
+static void drop_block(struct request *request)
+{
+	if (!request->body)
+		return;
+	give_memory(request);
+	blocks_held--;
+	request->landed = 0;
+}
+
+/* The next block, while MHD sends the one before, or when it waits. */
+static void read_block(struct request *request, off_t offset)
+{
+	off_t left = request->length - offset;
+
+	if (!take_memory(request, BLOCK)) {
+		request->failed = true;
+		settle(request);
+		return;
+	}
+	blocks_held++;
+	onefd_prep_pread(&request->req, &request->file, request->body,
+			 left < (off_t)BLOCK ? (size_t)left : BLOCK, request->from + offset);
+	submit(request, block_read);
+}
+
+/* It was promised whole: of a file that fails or shrinks, the end tells. */
+static void block_read(struct onefd_req *req)
+{
+	struct request *request = returned(req);
+
+	if (req->res < 0 || (size_t)req->res < req->one.iov_len) {
+		drop_block(request);
+		request->failed = true;
+	} else {
+		request->landed = (size_t)req->res;
+	}
+	settle(request);
+	if (!request->sending) {
+		drop_block(request);
+		close_elsewhere(request);
+	}
+	request_release(request);
+}
+
+static ssize_t take_body(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	struct request *request = cls;
+	size_t n = request->landed < max ? request->landed : max;
+
+	if (request->failed)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (!n) {
+		wait_for_loop(request);
+		if (!request->out)
+			read_block(request, (off_t)pos);
+		return 0;
+	}
+	/* MHD's block is as large as ours, and begins where ours does. */
+	memcpy(buf, request->body, n);
+	drop_block(request);
+	request->taken += (off_t)n;
+	if (request->taken < request->length && blocks_held < BLOCKS_MOST / 2)
+		read_block(request, request->taken);
+	return (ssize_t)n;
+}
+
+/* The response is no more: of a small file, or of a large one. */
+static void small_body_gone(void *cls)
+{
+	struct request *request = cls;
+
+	give_memory(request);
+	request_release(request);
+}
+
+static void large_body_gone(void *cls)
+{
+	struct request *request = cls;
+
+	request->sending = false;
+	if (!request->out) {
+		drop_block(request);
+		close_elsewhere(request);
+	}
+	request_release(request);
+}
+
+/* Answered, or the client is gone. */
+static void request_completed(void *cls, struct MHD_Connection *connection, void **context,
+			      enum MHD_RequestTerminationCode code)
+{
+	struct request *request = *context;
+
+	(void)cls;
+	(void)connection;
+	(void)code;
+	if (!request)
+		return;
+	if (request->status && log_path)
+		log_request(request);
+	if (request->method)
+		request_unlisted(request);
+	asked_count -= request->asked;
+	request->asked = false;
+	request->connection = NULL;
+	/* A large file that was to be sent. */
+	if (request->fd >= 0 && !request->out && !request->sending)
+		close_elsewhere(request);
+	request_release(request);
+}
+
+/* ---- answers ----------------------------------------------------------------- */
+
+static struct MHD_Response *text_response(const struct request *request)
+{
+	static const struct {
+		unsigned status;
+		const char *text;
+	} texts[] = {
+		{ MHD_HTTP_MOVED_PERMANENTLY, "301 Moved Permanently\n" },
+		{ MHD_HTTP_BAD_REQUEST, "400 Bad Request\n" },
+		{ MHD_HTTP_FORBIDDEN, "403 Forbidden\n" },
+		{ MHD_HTTP_NOT_FOUND, "404 Not Found\n" },
+		{ MHD_HTTP_METHOD_NOT_ALLOWED, "405 Method Not Allowed\n" },
+		{ MHD_HTTP_PRECONDITION_FAILED, "412 Precondition Failed\n" },
+		{ MHD_HTTP_RANGE_NOT_SATISFIABLE, "416 Range Not Satisfiable\n" },
+		{ MHD_HTTP_INTERNAL_SERVER_ERROR, "500 Internal Server Error\n" },
+		{ MHD_HTTP_SERVICE_UNAVAILABLE, "503 Service Unavailable\n" },
+	};
+	const char *text = "";
+
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+		if (texts[i].status == request->status)
+			text = texts[i].text;
+	return MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
+					       MHD_RESPMEM_PERSISTENT);
+}
+
+static ssize_t no_body(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	(void)cls;
+	(void)pos;
+	(void)buf;
+	(void)max;
+	return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static bool has_body(const struct request *request)
+{
+	return request->status == MHD_HTTP_OK || request->status == MHD_HTTP_PARTIAL_CONTENT;
+}
+
+static struct MHD_Response *file_response(struct request *request)
+{
+	struct MHD_Response *response;
+
+	if (!request->length)
+		return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	if (request->head || request->status == MHD_HTTP_NOT_MODIFIED)
+		return MHD_create_response_from_callback((uint64_t)request->length, 1, no_body,
+							 NULL, NULL);
+	if (request->body)
+		response = MHD_create_response_from_buffer_with_free_callback_cls(
+			(size_t)request->length, request->body, small_body_gone, request);
+	else
+		response = MHD_create_response_from_callback((uint64_t)request->length, BLOCK,
+							     take_body, request, large_body_gone);
+	if (!response)
+		return NULL;
+	request->users++;
+	request->sending = true;
+	return response;
+}
+
+static bool add(struct MHD_Response *response, const char *name, const char *value)
+{
+	return MHD_add_response_header(response, name, value) == MHD_YES;
+}
+
+static bool add_location(struct MHD_Response *response, const struct request *request)
+{
+	char *uri = encode_directory(request->path, request->uri + strcspn(request->uri, "?"));
+	bool done = uri && add(response, MHD_HTTP_HEADER_LOCATION, uri);
+
+	free(uri);
+	return done;
+}
+
+static bool add_range(struct MHD_Response *response, const struct request *request)
+{
+	long long size = (long long)request->st.stx_size;
+	char text[80];
+
+	if (request->status == MHD_HTTP_RANGE_NOT_SATISFIABLE)
+		snprintf(text, sizeof text, "bytes */%lld", size);
+	else
+		snprintf(text, sizeof text, "bytes %lld-%lld/%lld", (long long)request->from,
+			 (long long)(request->from + request->length - 1), size);
+	return add(response, MHD_HTTP_HEADER_CONTENT_RANGE, text);
+}
+
+/* What tells this file from what it was. */
+static bool add_validators(struct MHD_Response *response, const struct request *request)
+{
+	char date[DATE_SIZE], etag[ETAG_SIZE];
+
+	format_date(date, request->st.stx_mtime.tv_sec);
+	format_etag(etag, &request->st);
+	return add(response, MHD_HTTP_HEADER_LAST_MODIFIED, date) &&
+	       add(response, MHD_HTTP_HEADER_ETAG, etag);
+}
+
+static bool add_headers(struct MHD_Response *response, const struct request *request)
+{
+	bool file = has_body(request);
+
+	if (stopping && !add(response, MHD_HTTP_HEADER_CONNECTION, "close"))
+		return false;
+	if (request->status == MHD_HTTP_METHOD_NOT_ALLOWED)
+		return add(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+	if (request->status == MHD_HTTP_MOVED_PERMANENTLY)
+		return add_location(response, request);
+	if (request->status == MHD_HTTP_NOT_MODIFIED)
+		return add_validators(response, request);
+	if ((request->status == MHD_HTTP_PARTIAL_CONTENT ||
+	     request->status == MHD_HTTP_RANGE_NOT_SATISFIABLE) && !add_range(response, request))
+		return false;
+	if (file && (!add_validators(response, request) ||
+		     !add(response, MHD_HTTP_HEADER_ACCEPT_RANGES, "bytes")))
+		return false;
+	return add(response, MHD_HTTP_HEADER_CONTENT_TYPE,
+		   file ? type_of(request->setup, request->path) : "text/plain");
+}
+
+static enum MHD_Result queue_answer(struct request *request)
+{
+	struct MHD_Response *response =
+		has_body(request) || request->status == MHD_HTTP_NOT_MODIFIED ?
+			file_response(request) : text_response(request);
+	enum MHD_Result queued = MHD_NO;
+
+	if (!response)
+		return MHD_NO;
+	if (add_headers(response, request))
+		queued = MHD_queue_response(request->connection, request->status, response);
+	MHD_destroy_response(response);
+	return queued;
+}
+
+/* ---- a request's way --------------------------------------------------------- */
+
+static unsigned status_of(int error)
+{
+	switch (error) {
+	case ENOENT:
+	case ENOTDIR:
+	case ENAMETOOLONG:
+		return MHD_HTTP_NOT_FOUND;
+	case ELOOP:
+	case EACCES:
+	case EPERM:
+	case EXDEV:
+	case ENXIO:
+	case ENODEV:
+		return MHD_HTTP_FORBIDDEN;
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+	case EAGAIN:
+		return MHD_HTTP_SERVICE_UNAVAILABLE;
+	default:
+		return MHD_HTTP_INTERNAL_SERVER_ERROR;
+	}
+}
+
+static void fail(struct request *request, unsigned status)
+{
+	close_file(request);
+	answer(request, status);
+}
+
+/* If-Range: only the very file, or one whose date is the same to the second and old. */
+static bool range_holds(const struct request *request, const char *etag)
+{
+	const char *value = request->headers[IF_RANGE];
+	time_t date;
+
+	if (!value)
+		return true;
+	if (*value == '"' || strncmp(value, "W/", 2) == 0)
+		return strcmp(value, etag) == 0;
+	return parse_date(value, &date) && date == request->st.stx_mtime.tv_sec;
+}
+
+/* The status that the conditions lead to, and the range. */
+static unsigned judge(struct request *request)
+{
+	const char *const *headers = request->headers;
+	time_t date, mtime = request->st.stx_mtime.tv_sec;
+	char etag[ETAG_SIZE];
+
+	request->from = 0;
+	request->length = (off_t)request->st.stx_size;
+	format_etag(etag, &request->st);
+	if (headers[IF_MATCH] ? !etag_listed(headers[IF_MATCH], etag, true) :
+	    headers[IF_UNMODIFIED] && parse_date(headers[IF_UNMODIFIED], &date) && mtime > date)
+		return MHD_HTTP_PRECONDITION_FAILED;
+	if (headers[IF_NONE_MATCH] ? etag_listed(headers[IF_NONE_MATCH], etag, false) :
+	    headers[IF_MODIFIED] && parse_date(headers[IF_MODIFIED], &date) && mtime <= date)
+		return MHD_HTTP_NOT_MODIFIED;
+	if (headers[RANGE] && !request->head && range_holds(request, etag))
+		return parse_range(headers[RANGE], request->length, &request->from,
+				   &request->length);
+	return MHD_HTTP_OK;
+}
+
+/* Whole, before a word is said of it: what cannot be read has an honest answer. */
+static void small_file_read(struct onefd_req *req)
+{
+	struct request *request = returned(req);
+
+	close_file(request);
+	if (req->res < (ssize_t)request->length) {
+		give_memory(request);
+		answer(request, MHD_HTTP_INTERNAL_SERVER_ERROR);
+	} else {
+		request->taken = request->length;
+		answer(request, request->verdict);
+	}
+	request_release(request);
+}
+
+static void read_small_file(struct request *request)
+{
+	if (!take_memory(request, (size_t)request->length)) {
+		fail(request, MHD_HTTP_SERVICE_UNAVAILABLE);
+		return;
+	}
+	onefd_prep_pread(&request->req, &request->file, request->body, (size_t)request->length,
+			 request->from);
+	submit(request, small_file_read);
+}
+
+/* A regular file is open. */
+static void serve_file(struct request *request)
+{
+	int r;
+
+	request->verdict = judge(request);
+	if ((request->verdict != MHD_HTTP_OK && request->verdict != MHD_HTTP_PARTIAL_CONTENT) ||
+	    request->head || !request->length) {
+		fail(request, request->verdict);
+		return;
+	}
+	r = onefd_file_init(loop, &request->file, request->fd);
+	if (r < 0) {
+		fail(request, status_of(-r));
+	} else if (request->length <= (off_t)SMALL) {
+		read_small_file(request);
+	} else {
+		(void)posix_fadvise(request->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+		answer(request, request->verdict);
+	}
+}
+
+/* Nothing was found in a directory: is there one? */
+static bool check_directory(struct request *request, int error)
+{
+	if (error != ENOENT || !request->directory || request->checking)
+		return false;
+	request->checking = true;
+	request->path[strlen(request->path) - strlen(index_name)] = '\0';
+	open_path(request);
+	return true;
+}
+
+static void opened(struct onefd_req *req)
+{
+	struct request *request = returned(req);
+	int error = req->res < 0 ? (int)-req->res : 0;
+
+	request->fd = error ? -1 : (int)req->res;
+	/* The file is open: its attributes are asked for without a disk or a server. */
+	if (!error && statx(request->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+			    STATX_BASIC_STATS, &request->st) < 0)
+		error = errno;
+	if (!request->connection)
+		close_file(request);
+	else if (error && !check_directory(request, error))
+		fail(request, status_of(error));
+	else if (!error && S_ISREG(request->st.stx_mode) && !request->checking)
+		serve_file(request);
+	else if (!error)
+		fail(request, S_ISDIR(request->st.stx_mode) && !request->directory ?
+			      MHD_HTTP_MOVED_PERMANENTLY : MHD_HTTP_FORBIDDEN);
+	request_release(request);
+}
+
+static void open_path(struct request *request)
+{
+	static const struct open_how beneath = {
+		.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
+	}, anywhere = {
+		.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
+		.resolve = RESOLVE_NO_MAGICLINKS,
+	};
+
+	if (!request->file_held) {
+		request->file_held = true;
+		files_held++;
+	}
+	onefd_prep_openat2(&request->req, request->setup->root,
+			   *request->path ? request->path : ".", follow ? &anywhere : &beneath);
+	submit(request, opened);
+}
+
+static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const char *name,
+				   const char *value)
+{
+	struct request *request = cls;
+
+	(void)kind;
+	if ((*name | 0x20) != 'i' && (*name | 0x20) != 'r')
+		return MHD_YES;
+	for (size_t i = 0; i < HEADERS; i++)
+		if (value && strcasecmp(name, header_names[i]) == 0)
+			request->headers[i] = value;
+	return MHD_YES;
+}
+
+static void start(struct request *request, const char *url)
+{
+	request->head = strcmp(request->method, MHD_HTTP_METHOD_HEAD) == 0;
+	if (!request->head && strcmp(request->method, MHD_HTTP_METHOD_GET) != 0) {
+		request->status = MHD_HTTP_METHOD_NOT_ALLOWED;
+		return;
+	}
+	url = path_of(url);
+	if (*url != '/' || !decode(request->path, url) || !clean(request->path)) {
+		request->status = MHD_HTTP_BAD_REQUEST;
+		return;
+	}
+	(void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, note_header, request);
+	request->directory = !*request->path || request->path[strlen(request->path) - 1] == '/';
+	if (request->directory)
+		strcat(request->path, index_name);
+	take_file(request);
+}
+
+static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, const char *url,
+			      const char *method, const char *version, const char *upload,
+			      size_t *upload_size, void **context)
+{
+	struct request *request = *context;
+
+	(void)cls;
+	(void)connection;
+	(void)upload;
+	if (!request || request->failed)
+		return MHD_NO;
+	if (!request->method) {
+		request->method = method;
+		request->version = version;
+		request_listed(request);
+		start(request, url);
+		if (!request->status)
+			return MHD_YES;
+	} else if (*upload_size) {
+		/* A body that means nothing. */
+		*upload_size = 0;
+		return MHD_YES;
+	}
+	if (request->status)
+		return queue_answer(request);
+	wait_for_loop(request);
+	return MHD_YES;
+}
+
+/* decode() does it, once. */
+static size_t leave_as_it_is(void *cls, struct MHD_Connection *connection, char *text)
+{
+	(void)cls;
+	(void)connection;
+	return strlen(text);
+}
+
+/* ---- the server -------------------------------------------------------------- */
+
+static struct onefd_timer finish_timer;
+
+/* The hard limit is what we may have: so many connections, and files beside. */
+static unsigned raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		die("cannot ask for the limit of descriptors", errno);
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		die("cannot raise the limit of descriptors", errno);
+	return limit.rlim_cur > CONNECTIONS_MOST ? CONNECTIONS_MOST : (unsigned)limit.rlim_cur;
+}
+
+static void share_descriptors(void)
+{
+	unsigned limit = raise_limit();
+
+	if (limit < 2 * SPARE_FILES)
+		die("too few descriptors", EMFILE);
+	limit -= SPARE_FILES;
+	files_most = limit / 4;
+	if (!connection_most || connection_most > limit - files_most)
+		connection_most = limit - files_most;
+}
+
+static void start_server(int listener)
+{
+	server = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TURBO, 0, NULL, NULL,
+		handle, NULL,
+		MHD_OPTION_LISTEN_SOCKET, listener,
+		MHD_OPTION_CONNECTION_LIMIT, connection_most,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
+		MHD_OPTION_CONNECTION_TIMEOUT, timeout,
+		MHD_OPTION_URI_LOG_CALLBACK, request_came, NULL,
+		MHD_OPTION_NOTIFY_COMPLETED, request_completed, NULL,
+		MHD_OPTION_UNESCAPE_CALLBACK, leave_as_it_is, NULL, MHD_OPTION_END);
+	if (!server)
+		die("cannot start the server", errno ? errno : EINVAL);
+}
+
+static void watch_server(void)
+{
+	const union MHD_DaemonInfo *info =
+		MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD);
+	int r;
+
+	onefd_task_init(&server_task, run_server);
+	onefd_timer_init(&server_timer, server_due);
+	onefd_watch_init(&server_watch, info->epoll_fd, server_ready);
+	r = onefd_watch_start(loop, &server_watch, EPOLLIN);
+	if (r < 0)
+		die("cannot watch the server", -r);
+	run_soon();
+}
+
+/* Reading the root and the types blocks: a worker does it. One at a time. */
+static struct {
+	struct onefd_req req;
+	struct setup *made;
+	const char *what;
+	bool out, again;
+} renewal;
+
+static ssize_t renew_call(void *arg)
+{
+	(void)arg;
+	return setup_new(&renewal.made, &renewal.what);
+}
+
+static void renew(void);
+
+static void renewed(struct onefd_req *req)
+{
+	renewal.out = false;
+	if (req->res < 0) {
+		fprintf(stderr, "onefd-httpd: %s: %s\n", renewal.what, strerror((int)-req->res));
+	} else {
+		setup_release(setup);
+		setup = renewal.made;
+	}
+	if (renewal.again)
+		renew();
+}
+
+static void renew(void)
+{
+	int r;
+
+	renewal.again = renewal.out;
+	if (renewal.out)
+		return;
+	onefd_prep_call(&renewal.req, renew_call, NULL);
+	r = onefd_submit(loop, &renewal.req, renewed);
+	if (r < 0)
+		die("cannot submit", -r);
+	renewal.out = true;
+}
+
+static void hung_up(struct onefd_signal *signal, const struct signalfd_siginfo *info)
+{
+	(void)signal;
+	(void)info;
+	renew();
+}
+
+static void asked_for_counts(struct onefd_signal *signal, const struct signalfd_siginfo *info)
+{
+	const union MHD_DaemonInfo *daemon =
+		MHD_get_daemon_info(server, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+
+	(void)signal;
+	(void)info;
+	fprintf(stderr, "connections=%u requests=%u pending=%zu bytes=%llu\n",
+		daemon->num_connections, request_count, onefd_pending(loop),
+		(unsigned long long)bytes_held);
+}
+
+static void too_late(struct onefd_timer *timer)
+{
+	(void)timer;
+	onefd_stop(loop);
+}
+
+/* No more connections; what is in hand is finished, for some time. */
+static void told_to_end(struct onefd_signal *signal, const struct signalfd_siginfo *info)
+{
+	int listener;
+
+	(void)signal;
+	(void)info;
+	if (stopping)
+		return;
+	stopping = true;
+	listener = MHD_quiesce_daemon(server);
+	if (listener >= 0)
+		close(listener);
+	onefd_timer_init(&finish_timer, too_late);
+	onefd_timer_start(loop, &finish_timer, onefd_now(loop) + FINISH_NS);
+	run_soon();
+}
+
+static void watch_signals(void)
+{
+	static const struct {
+		int signo;
+		onefd_signal_fn *fn;
+	} table[] = {
+		{ SIGTERM, told_to_end }, { SIGINT, told_to_end },
+		{ SIGHUP, hung_up }, { SIGUSR1, asked_for_counts },
+	};
+	static struct onefd_signal signals[sizeof table / sizeof table[0]];
+
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+		int r;
+
+		onefd_signal_init(&signals[i], table[i].signo, table[i].fn);
+		r = onefd_signal_start(loop, &signals[i], ONEFD_SIGNAL_BLOCK);
+		if (r < 0)
+			die("cannot watch signals", -r);
+	}
+}
+
+/* What is still in hand has had its time: MHD closes those connections. */
+static void give_up_requests(void)
+{
+	for (struct request *request = requests; request; request = request->next) {
+		request->failed = true;
+		if (request->out)
+			(void)onefd_cancel(&request->req);
+		settle(request);
+	}
+}
+
+/* Whether all memory is ours again: a disk that does not answer keeps its part. */
+static bool drain(uint64_t deadline)
+{
+	uint64_t now = onefd_now(loop);
+	int r;
+
+	r = onefd_drain(loop, now < deadline ? (int)((deadline - now) / NSEC_PER_MSEC) : 0);
+	if (r < 0 && r != -ETIMEDOUT)
+		die("cannot end", -r);
+	return r == 0;
+}
+
+static void end_server(void)
+{
+	uint64_t deadline = onefd_now(loop) + FINISH_NS / 5;
+	bool done;
+
+	onefd_watch_stop(&server_watch);
+	give_up_requests();
+	(void)drain(deadline);
+	MHD_stop_daemon(server);
+	if (history.length)
+		write_lines();
+	done = drain(deadline);
+	if (!done || onefd_free(loop) < 0)
+		_exit(EXIT_SUCCESS);
+	close_history();
+	setup_release(setup);
+}
+
+static void serve(int listener)
+{
+	static const struct onefd_config config = { .budget = 1024 };
+	int r = onefd_new(&loop, &config);
+
+	if (r < 0)
+		die("cannot make a loop", -r);
+	if (log_path)
+		open_history();
+	start_server(listener);
+	watch_server();
+	watch_signals();
+	r = onefd_run(loop);
+	if (r < 0)
+		die("cannot run the loop", -r);
+	end_server();
+}
+
+/* ---- the program ------------------------------------------------------------- */
+
+/* Fills in @text with where it listens. */
+static int listen_at(const char *where, bool shared, char *text, size_t size)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+					.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE };
+	struct addrinfo *found;
+	struct sockaddr_storage address;
+	socklen_t length = sizeof address;
+	char host[INET6_ADDRSTRLEN + 2], numeric[INET6_ADDRSTRLEN], port[8];
+	const char *colon = strrchr(where, ':');
+	int fd, yes = 1;
+
+	if (!colon || (size_t)(colon - where) >= sizeof host)
+		return -EINVAL;
+	snprintf(host, sizeof host, "%.*s", (int)(colon - where), where);
+	if (*host == '[' && colon[-1] == ']') {
+		host[colon - where - 1] = '\0';
+		memmove(host, host + 1, strlen(host));
+	}
+	if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, &found) != 0)
+		return -EINVAL;
+	fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
+	    (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes) < 0) ||
+	    bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0 ||
+	    getsockname(fd, (struct sockaddr *)&address, &length) < 0) {
+		int error = errno;
+
+		if (fd >= 0)
+			close(fd);
+		freeaddrinfo(found);
+		return -error;
+	}
+	freeaddrinfo(found);
+	if (getnameinfo((struct sockaddr *)&address, length, numeric, sizeof numeric, port,
+			sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		return -EINVAL;
+	snprintf(text, size, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", numeric, port);
+	return fd;
+}
+
+static void usage(FILE *out)
+{
+	fputs("usage: onefd-httpd --listen=ADDR:PORT --root=DIR [OPTION]...\n"
+	      "Serves the files below DIR by HTTP. PORT 0: any, it is printed.\n\n"
+	      "  --follow         follow symbolic links, out of DIR too (else they are refused)\n"
+	      "  --index=NAME     what a directory's name stands for (index.html)\n"
+	      "  --types=FILE     extensions and their types (/etc/mime.types if it is there)\n"
+	      "  --log=FILE       a line for each request (-: standard output)\n"
+	      "  --connections=N  so many at once, others wait (what the descriptors permit)\n"
+	      "  --timeout=S      close after S seconds in which a client does nothing (60)\n"
+	      "  --workers=N      so many processes (1)\n"
+	      "  --help           this text\n\n"
+	      "SIGHUP opens DIR, types and log anew. SIGTERM finishes what is in hand, for five\n"
+	      "seconds at most. Exit status: 0 stopped, 1 failed, 2 wrong usage.\n", out);
+}
+
+static void misused(void)
+{
+	usage(stderr);
+	exit(STATUS_USAGE);
+}
+
+static unsigned number(const char *text, unsigned least, unsigned most)
+{
+	char *rest;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &rest, 10);
+	if (errno || rest == text || *rest || *text == '-' || value < least || value > most)
+		misused();
+	return (unsigned)value;
+}
+
+static const char *listen_to;
+static unsigned worker_count = 1;
+
+static void take_option(int option, const char *value)
+{
+	switch (option) {
+	case 'l':
+		listen_to = value;
+		break;
+	case 'r':
+		root_path = value;
+		break;
+	case 'f':
+		follow = true;
+		break;
+	case 'i':
+		index_name = value;
+		break;
+	case 'y':
+		types_path = value;
+		break;
+	case 'o':
+		log_path = value;
+		break;
+	case 'c':
+		connection_most = number(value, 1, CONNECTIONS_MOST);
+		break;
+	case 't':
+		timeout = number(value, 1, TIMEOUT_MOST);
+		break;
+	case 'w':
+		worker_count = number(value, 1, WORKERS_MOST);
+		break;
+	case 'h':
+		usage(stdout);
+		exit(EXIT_SUCCESS);
+	default:
+		misused();
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "listen", required_argument, NULL, 'l' },
+		{ "root", required_argument, NULL, 'r' },
+		{ "follow", no_argument, NULL, 'f' },
+		{ "index", required_argument, NULL, 'i' },
+		{ "types", required_argument, NULL, 'y' },
+		{ "log", required_argument, NULL, 'o' },
+		{ "connections", required_argument, NULL, 'c' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ "workers", required_argument, NULL, 'w' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	const char *what;
+	char where[80];
+	int option, listener, r;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+		take_option(option, optarg);
+	if (optind < argc || !listen_to || !root_path || strchr(index_name, '/') || !*index_name)
+		misused();
+	(void)signal(SIGPIPE, SIG_IGN);
+	share_descriptors();
+	r = setup_new(&setup, &what);
+	if (r < 0)
+		die(what, -r);
+	listener = listen_at(listen_to, worker_count > 1, where, sizeof where);
+	if (listener < 0)
+		die(listen_to, -listener);
+	printf("listening on %s\n", where);
+	fflush(stdout);
+	serve(listener);
+	return EXIT_SUCCESS;
+}
