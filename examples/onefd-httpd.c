@@ -1574,25 +1574,24 @@ static void told_to_end(struct onefd_signal *signal, const struct signalfd_sigin
 	run_soon();
 }
 
+static void watch_signal(int signo, onefd_signal_fn *fn)
+{
+	static struct onefd_signal signals[8];
+	static size_t count;
+	int r;
+
+	onefd_signal_init(&signals[count], signo, fn);
+	r = onefd_signal_start(loop, &signals[count++], ONEFD_SIGNAL_BLOCK);
+	if (r < 0)
+		die("cannot watch signals", -r);
+}
+
 static void watch_signals(void)
 {
-	static const struct {
-		int signo;
-		onefd_signal_fn *fn;
-	} table[] = {
-		{ SIGTERM, told_to_end }, { SIGINT, told_to_end },
-		{ SIGHUP, hung_up }, { SIGUSR1, asked_for_counts },
-	};
-	static struct onefd_signal signals[sizeof table / sizeof table[0]];
-
-	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-		int r;
-
-		onefd_signal_init(&signals[i], table[i].signo, table[i].fn);
-		r = onefd_signal_start(loop, &signals[i], ONEFD_SIGNAL_BLOCK);
-		if (r < 0)
-			die("cannot watch signals", -r);
-	}
+	watch_signal(SIGTERM, told_to_end);
+	watch_signal(SIGINT, told_to_end);
+	watch_signal(SIGHUP, hung_up);
+	watch_signal(SIGUSR1, asked_for_counts);
 }
 
 /* What is still in hand has had its time: MHD closes those connections. */
@@ -1654,47 +1653,170 @@ static void serve(int listener)
 	end_server();
 }
 
+/* ---- workers: processes, each with a loop and a listening socket of its own ---- */
+
+struct worker {
+	struct onefd_child child;
+	struct onefd_timer pause;
+	int listener;			/* held by the first process too */
+	bool runs;
+};
+
+static struct worker *workers;
+static unsigned worker_count = 1, workers_run;
+
+static void worker_ended(struct onefd_child *child, int code, int status);
+
+/* In the child: of the parent's loop nothing is touched, which answers -ECHILD anyway. */
+static void be_worker(struct worker *worker, pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+		die("cannot follow the first process", errno);
+	if (getppid() == parent) {
+		loop = NULL;
+		serve(worker->listener);
+	}
+	exit(EXIT_SUCCESS);
+}
+
+static void start_worker(struct worker *worker)
+{
+	pid_t parent = getpid(), pid = fork();
+	int r;
+
+	if (pid == 0)
+		be_worker(worker, parent);
+	if (pid < 0) {
+		fprintf(stderr, "onefd-httpd: cannot fork: %s\n", strerror(errno));
+		onefd_timer_start(loop, &worker->pause, onefd_now(loop) + RESTART_NS);
+		return;
+	}
+	onefd_child_init(&worker->child, pid, worker_ended);
+	r = onefd_child_start(loop, &worker->child);
+	if (r < 0)
+		die("cannot watch a worker", -r);
+	worker->runs = true;
+	workers_run++;
+}
+
+static void pause_ended(struct onefd_timer *pause)
+{
+	start_worker(onefd_container(pause, struct worker, pause));
+}
+
+/* Started again after a while: one that dies at its start must not make us spin. */
+static void worker_ended(struct onefd_child *child, int code, int status)
+{
+	struct worker *worker = onefd_container(child, struct worker, child);
+
+	worker->runs = false;
+	workers_run--;
+	if (!stopping) {
+		fprintf(stderr, "onefd-httpd: worker %d ended by %s %d, it is started again\n",
+			(int)child->pid, code == CLD_EXITED ? "status" : "signal", status);
+		onefd_timer_start(loop, &worker->pause, onefd_now(loop) + RESTART_NS);
+	} else if (!workers_run) {
+		onefd_stop(loop);
+	}
+}
+
+static void pass_on(struct onefd_signal *signal, const struct signalfd_siginfo *info)
+{
+	(void)info;
+	stopping |= signal->signo == SIGTERM || signal->signo == SIGINT;
+	for (unsigned i = 0; i < worker_count; i++) {
+		if (stopping)
+			onefd_timer_stop(&workers[i].pause);
+		/* It is ours to reap: its number is nobody else's. */
+		if (workers[i].runs && kill(workers[i].child.pid, signal->signo) < 0)
+			fprintf(stderr, "onefd-httpd: kill: %s\n", strerror(errno));
+	}
+	if (stopping && !workers_run)
+		onefd_stop(loop);
+}
+
+static void supervise(void)
+{
+	static const int passed_on[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+	int r = onefd_new(&loop, NULL);
+
+	if (r < 0)
+		die("cannot make a loop", -r);
+	for (size_t i = 0; i < sizeof passed_on / sizeof passed_on[0]; i++)
+		watch_signal(passed_on[i], pass_on);
+	for (unsigned i = 0; i < worker_count; i++) {
+		onefd_timer_init(&workers[i].pause, pause_ended);
+		start_worker(&workers[i]);
+	}
+	r = onefd_run(loop);
+	if (r == 0)
+		r = onefd_free(loop);
+	if (r < 0)
+		die("cannot run the loop", -r);
+	for (unsigned i = 0; i < worker_count; i++)
+		close(workers[i].listener);
+	setup_release(setup);
+}
+
 /* ---- the program ------------------------------------------------------------- */
 
-/* Fills in @text with where it listens. */
-static int listen_at(const char *where, bool shared, char *text, size_t size)
+/* "ADDR:PORT" or "[ADDR]:PORT", in numbers. */
+static bool parse_address(const char *where, struct sockaddr_storage *address, socklen_t *length)
 {
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-					.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE };
-	struct addrinfo *found;
-	struct sockaddr_storage address;
-	socklen_t length = sizeof address;
-	char host[INET6_ADDRSTRLEN + 2], numeric[INET6_ADDRSTRLEN], port[8];
+					.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV };
 	const char *colon = strrchr(where, ':');
-	int fd, yes = 1;
+	char host[INET6_ADDRSTRLEN + 2];
+	struct addrinfo *found;
+	bool bracket = *where == '[';
+	int n = colon ? (int)(colon - where) - 2 * bracket : -1;
 
-	if (!colon || (size_t)(colon - where) >= sizeof host)
-		return -EINVAL;
-	snprintf(host, sizeof host, "%.*s", (int)(colon - where), where);
-	if (*host == '[' && colon[-1] == ']') {
-		host[colon - where - 1] = '\0';
-		memmove(host, host + 1, strlen(host));
-	}
-	if (getaddrinfo(*host ? host : NULL, colon + 1, &hints, &found) != 0)
-		return -EINVAL;
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
-	    (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes) < 0) ||
-	    bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&address, &length) < 0) {
-		int error = errno;
-
-		if (fd >= 0)
-			close(fd);
-		freeaddrinfo(found);
-		return -error;
-	}
+	if (n <= 0 || n >= (int)sizeof host || (bracket && colon[-1] != ']'))
+		return false;
+	snprintf(host, sizeof host, "%.*s", n, where + bracket);
+	if (bracket != !!strchr(host, ':') || getaddrinfo(host, colon + 1, &hints, &found) != 0)
+		return false;
+	memcpy(address, found->ai_addr, found->ai_addrlen);
+	*length = found->ai_addrlen;
 	freeaddrinfo(found);
-	if (getnameinfo((struct sockaddr *)&address, length, numeric, sizeof numeric, port,
-			sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return -EINVAL;
-	snprintf(text, size, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", numeric, port);
+	return true;
+}
+
+/* A port of 0 in @address becomes the one that it got. */
+static int listen_at(struct sockaddr_storage *address, socklen_t length)
+{
+	int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int yes = 1;
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
+	    (worker_count > 1 && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes) < 0) ||
+	    bind(fd, (struct sockaddr *)address, length) < 0 || listen(fd, SOMAXCONN) < 0 ||
+	    getsockname(fd, (struct sockaddr *)address, &length) < 0)
+		die("cannot listen", errno);
 	return fd;
+}
+
+static void say_where(const struct sockaddr_storage *address, socklen_t length)
+{
+	char host[INET6_ADDRSTRLEN], port[8];
+
+	if (getnameinfo((const struct sockaddr *)address, length, host, sizeof host, port,
+			sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		die("cannot tell the port", EINVAL);
+	printf(address->ss_family == AF_INET6 ? "listening on [%s]:%s\n" : "listening on %s:%s\n",
+	       host, port);
+	if (fflush(stdout) != 0)
+		die("cannot write", errno);
+}
+
+static void start_listening(struct sockaddr_storage *address, socklen_t length)
+{
+	workers = calloc(worker_count, sizeof *workers);
+	if (!workers)
+		die("cannot make workers", ENOMEM);
+	for (unsigned i = 0; i < worker_count; i++)
+		workers[i].listener = listen_at(address, length);
+	say_where(address, length);
 }
 
 static void usage(FILE *out)
@@ -1732,7 +1854,6 @@ static unsigned number(const char *text, unsigned least, unsigned most)
 }
 
 static const char *listen_to;
-static unsigned worker_count = 1;
 
 static void take_option(int option, const char *value)
 {
@@ -1787,24 +1908,26 @@ int main(int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
+	struct sockaddr_storage address;
+	socklen_t length;
 	const char *what;
-	char where[80];
-	int option, listener, r;
+	int option, r;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
 		take_option(option, optarg);
-	if (optind < argc || !listen_to || !root_path || strchr(index_name, '/') || !*index_name)
+	if (optind < argc || !listen_to || !root_path || strchr(index_name, '/') || !*index_name ||
+	    !parse_address(listen_to, &address, &length))
 		misused();
 	(void)signal(SIGPIPE, SIG_IGN);
 	share_descriptors();
 	r = setup_new(&setup, &what);
 	if (r < 0)
 		die(what, -r);
-	listener = listen_at(listen_to, worker_count > 1, where, sizeof where);
-	if (listener < 0)
-		die(listen_to, -listener);
-	printf("listening on %s\n", where);
-	fflush(stdout);
-	serve(listener);
+	start_listening(&address, length);
+	if (worker_count > 1)
+		supervise();
+	else
+		serve(workers[0].listener);
+	free(workers);
 	return EXIT_SUCCESS;
 }
