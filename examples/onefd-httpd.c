@@ -663,10 +663,14 @@ static void log_request(const struct request *request)
 
 	format_client(client, sizeof client, request->connection);
 	strftime(date, sizeof date, "%d/%b/%Y:%H:%M:%S +0000", gmtime_r(&now, &tm));
-	n = (size_t)snprintf(line, sizeof line, "%s - - [%s] \"%s ", client, date, request->method);
+	n = (size_t)snprintf(line, sizeof line, "%s - - [%s] \"", client, date);
+	n += quote(line + n, LINE_MOST / 16, request->method);
+	line[n++] = ' ';
 	n += quote(line + n, LINE_MOST / 2, request->uri);
-	n += (size_t)snprintf(line + n, sizeof line - n, " %s\" %u %lld \"", request->version,
-			      request->status, (long long)request->taken);
+	line[n++] = ' ';
+	n += quote(line + n, LINE_MOST / 16, request->version);
+	n += (size_t)snprintf(line + n, sizeof line - n, "\" %u %lld \"", request->status,
+			      (long long)request->taken);
 	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_REFERER);
 	n += (size_t)snprintf(line + n, sizeof line - n, "\" \"");
 	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_USER_AGENT);
@@ -720,6 +724,8 @@ static void run_server(struct onefd_task *task)
 	bool moving = steps != steps_before;
 
 	(void)task;
+	if (!server)
+		return;
 	steps_before = steps;
 	if (moving && asked_count > settled_count) {
 		run_soon();
@@ -748,6 +754,80 @@ static void server_due(struct onefd_timer *timer)
 	(void)timer;
 	server_deadline = 0;
 	run_soon();
+}
+
+/* ---- clients: how long each is waited for ------------------------------------ */
+
+/* MHD's timeout begins anew with each byte: this one is of a request that is not whole. */
+struct client {
+	struct client *next, *prev;	/* while it is waited for, the oldest first */
+	uint64_t deadline;
+	int fd;
+};
+
+static struct client waited_for = { .next = &waited_for, .prev = &waited_for };
+static struct client nobody = { .next = &nobody, .prev = &nobody };
+static struct onefd_timer client_timer;
+
+static struct client *client_of(struct MHD_Connection *connection)
+{
+	return MHD_get_connection_info(connection,
+				       MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static void forget(struct client *client)
+{
+	client->next->prev = client->prev;
+	client->prev->next = client->next;
+	client->next = client->prev = client;
+}
+
+static void wait_for_client(struct client *client)
+{
+	forget(client);
+	client->deadline = onefd_now(loop) + timeout * 1000 * NSEC_PER_MSEC;
+	client->prev = waited_for.prev;
+	client->next = &waited_for;
+	client->prev->next = waited_for.prev = client;
+	if (client->prev == &waited_for)
+		onefd_timer_start(loop, &client_timer, client->deadline);
+}
+
+/* MHD sees the end of the connection, and ends it. */
+static void clients_due(struct onefd_timer *timer)
+{
+	struct client *oldest;
+
+	while ((oldest = waited_for.next) != &waited_for && oldest->deadline <= onefd_now(loop)) {
+		forget(oldest);
+		(void)shutdown(oldest->fd, SHUT_RDWR);
+	}
+	if (oldest != &waited_for)
+		onefd_timer_start(loop, timer, oldest->deadline);
+}
+
+static void client_notified(void *cls, struct MHD_Connection *connection, void **context,
+			    enum MHD_ConnectionNotificationCode code)
+{
+	struct client *client = *context;
+
+	(void)cls;
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		/* Without memory they share one, and have MHD's timeout alone. */
+		client = calloc(1, sizeof *client);
+		*context = client = client ? client : &nobody;
+		if (client != &nobody)
+			client->next = client->prev = client;
+		client->fd = client == &nobody ? -1 : MHD_get_connection_info(
+			connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		wait_for_client(client);
+	} else {
+		forget(client);
+		if (client != &nobody)
+			free(client);
+		/* There is room for another: only a run takes it in. */
+		run_soon();
+	}
 }
 
 /* ---- requests: who holds them ------------------------------------------------ */
@@ -1035,7 +1115,6 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 	struct request *request = *context;
 
 	(void)cls;
-	(void)connection;
 	(void)code;
 	if (!request)
 		return;
@@ -1043,6 +1122,7 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 		log_request(request);
 	if (request->method)
 		request_unlisted(request);
+	wait_for_client(client_of(connection));
 	asked_count -= request->asked;
 	request->asked = false;
 	request->connection = NULL;
@@ -1398,7 +1478,6 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 	struct request *request = *context;
 
 	(void)cls;
-	(void)connection;
 	(void)upload;
 	if (!request || request->failed)
 		return MHD_NO;
@@ -1414,6 +1493,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		*upload_size = 0;
 		return MHD_YES;
 	}
+	forget(client_of(connection));
 	if (request->status)
 		return queue_answer(request);
 	wait_for_loop(request);
@@ -1466,6 +1546,8 @@ static void start_server(int listener)
 		MHD_OPTION_CONNECTION_LIMIT, connection_most,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
 		MHD_OPTION_CONNECTION_TIMEOUT, timeout,
+		MHD_OPTION_STRICT_FOR_CLIENT, 1,
+		MHD_OPTION_NOTIFY_CONNECTION, client_notified, NULL,
 		MHD_OPTION_URI_LOG_CALLBACK, request_came, NULL,
 		MHD_OPTION_NOTIFY_COMPLETED, request_completed, NULL,
 		MHD_OPTION_UNESCAPE_CALLBACK, leave_as_it_is, NULL, MHD_OPTION_END);
@@ -1481,6 +1563,7 @@ static void watch_server(void)
 
 	onefd_task_init(&server_task, run_server);
 	onefd_timer_init(&server_timer, server_due);
+	onefd_timer_init(&client_timer, clients_due);
 	onefd_watch_init(&server_watch, info->epoll_fd, server_ready);
 	r = onefd_watch_start(loop, &server_watch, EPOLLIN);
 	if (r < 0)
@@ -1626,6 +1709,7 @@ static void end_server(void)
 	give_up_requests();
 	(void)drain(deadline);
 	MHD_stop_daemon(server);
+	server = NULL;
 	if (history.length)
 		write_lines();
 	done = drain(deadline);
@@ -1771,7 +1855,8 @@ static bool parse_address(const char *where, struct sockaddr_storage *address, s
 	bool bracket = *where == '[';
 	int n = colon ? (int)(colon - where) - 2 * bracket : -1;
 
-	if (n <= 0 || n >= (int)sizeof host || (bracket && colon[-1] != ']'))
+	if (n <= 0 || n >= (int)sizeof host || (bracket && colon[-1] != ']') || !colon[1] ||
+	    strspn(colon + 1, "0123456789") > 5 || atoi(colon + 1) > UINT16_MAX)
 		return false;
 	snprintf(host, sizeof host, "%.*s", n, where + bracket);
 	if (bracket != !!strchr(host, ':') || getaddrinfo(host, colon + 1, &hints, &found) != 0)
