@@ -47,7 +47,6 @@
 #define STATUS_USAGE	2
 #define SMALL		(64u << 10)	/* files up to here are read whole */
 #define BLOCK		(128u << 10)	/* others by so much */
-#define BLOCKS_MOST	512u		/* of those in memory that MHD has not taken yet */
 #define LOG_MOST	(1u << 20)	/* of lines that are not written yet */
 #define LINE_MOST	(16u << 10)
 #define MEMORY		(8u << 10)	/* MHD's of a connection: bounds what a client sends */
@@ -97,13 +96,14 @@ struct request {
 	struct statx st;
 
 	bool asked, suspended;		/* MHD waits for it: in each run, or until it is resumed */
-	bool out, sending, failed;	/* a request to the loop; a response has the body */
+	bool out, failed;		/* there is a request to the loop; it came to nothing */
 	bool file_held;
 	int fd;
 	struct onefd_req req;
 	struct onefd_file file;
-	char *body;			/* a small file whole, or a block of a large one */
-	size_t room, landed;		/* of the body; of the block */
+	char *body;			/* a small file whole */
+	struct MHD_Response *large;	/* or what sends a large one, and has its next block: */
+	size_t room, landed;		/* bytes of the body; of that block, 0: to be read */
 	off_t taken;			/* of the body, by MHD */
 
 	char *path;			/* behind uri */
@@ -118,7 +118,7 @@ static struct onefd *loop;
 static struct MHD_Daemon *server;
 static struct setup *setup;
 static struct request *requests, *queue_head, **queue_tail = &queue_head;
-static unsigned request_count, files_held, files_most, blocks_held;
+static unsigned request_count, files_held, files_most;
 static uint64_t bytes_held;
 static bool stopping;
 
@@ -1019,92 +1019,67 @@ static void close_elsewhere(struct request *request)
 
 /* ---- bodies ------------------------------------------------------------------ */
 
+/* It was promised whole: of a file that fails or shrinks, the end tells. */
 static void block_read(struct onefd_req *req);
 
-static void drop_block(struct request *request)
+/* A large file has been sent, or will not be. */
+static void end_large_body(struct request *request)
 {
-	if (!request->body)
-		return;
-	give_memory(request);
-	blocks_held--;
-	request->landed = 0;
-}
-
-/* The next block, while MHD sends the one before, or when it waits. */
-static void read_block(struct request *request, off_t offset)
-{
-	off_t left = request->length - offset;
-
-	if (!take_memory(request, BLOCK)) {
-		request->failed = true;
-		settle(request);
-		return;
+	if (request->large) {
+		bytes_held -= BLOCK;
+		MHD_destroy_response(request->large);
 	}
-	blocks_held++;
-	onefd_prep_pread(&request->req, &request->file, request->body,
-			 left < (off_t)BLOCK ? (size_t)left : BLOCK, request->from + offset);
-	submit(request, block_read);
+	request->large = NULL;
+	if (request->fd >= 0)
+		close_elsewhere(request);
 }
 
-/* It was promised whole: of a file that fails or shrinks, the end tells. */
 static void block_read(struct onefd_req *req)
 {
 	struct request *request = returned(req);
 
-	if (req->res < 0 || (size_t)req->res < req->one.iov_len) {
-		drop_block(request);
+	if (req->res < 0 || (size_t)req->res < req->one.iov_len)
 		request->failed = true;
-	} else {
+	else
 		request->landed = (size_t)req->res;
-	}
 	settle(request);
-	if (!request->sending) {
-		drop_block(request);
-		close_elsewhere(request);
-	}
+	if (!request->connection)
+		end_large_body(request);
 	request_release(request);
 }
 
+/*
+ * MHD asks for the next bytes, and asks again. They are read into its own buffer: that is
+ * the response's, which we hold until the read has ended.
+ */
 static ssize_t take_body(void *cls, uint64_t pos, char *buf, size_t max)
 {
 	struct request *request = cls;
-	size_t n = request->landed < max ? request->landed : max;
+	size_t n = request->landed;
 
 	if (request->failed)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (!n) {
 		wait_for_loop(request);
-		if (!request->out)
-			read_block(request, (off_t)pos);
+		if (!request->out) {
+			onefd_prep_pread(&request->req, &request->file, buf, max,
+					 request->from + (off_t)pos);
+			submit(request, block_read);
+		}
 		return 0;
 	}
-	/* MHD's block is as large as ours, and begins where ours does. */
-	memcpy(buf, request->body, n);
-	drop_block(request);
+	if (buf != request->req.one.iov_base)
+		memmove(buf, request->req.one.iov_base, n);
+	request->landed = 0;
 	request->taken += (off_t)n;
-	if (request->taken < request->length && blocks_held < BLOCKS_MOST / 2)
-		read_block(request, request->taken);
 	return (ssize_t)n;
 }
 
-/* The response is no more: of a small file, or of a large one. */
 static void small_body_gone(void *cls)
 {
 	struct request *request = cls;
 
 	give_memory(request);
-	request_release(request);
-}
-
-static void large_body_gone(void *cls)
-{
-	struct request *request = cls;
-
-	request->sending = false;
-	if (!request->out) {
-		drop_block(request);
-		close_elsewhere(request);
-	}
 	request_release(request);
 }
 
@@ -1126,9 +1101,8 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 	asked_count -= request->asked;
 	request->asked = false;
 	request->connection = NULL;
-	/* A large file that was to be sent. */
-	if (request->fd >= 0 && !request->out && !request->sending)
-		close_elsewhere(request);
+	if (!request->out)
+		end_large_body(request);
 	request_release(request);
 }
 
@@ -1182,17 +1156,16 @@ static struct MHD_Response *file_response(struct request *request)
 	if (request->head || request->status == MHD_HTTP_NOT_MODIFIED)
 		return MHD_create_response_from_callback((uint64_t)request->length, 1, no_body,
 							 NULL, NULL);
-	if (request->body)
+	if (request->body) {
 		response = MHD_create_response_from_buffer_with_free_callback_cls(
 			(size_t)request->length, request->body, small_body_gone, request);
-	else
-		response = MHD_create_response_from_callback((uint64_t)request->length, BLOCK,
-							     take_body, request, large_body_gone);
-	if (!response)
-		return NULL;
-	request->users++;
-	request->sending = true;
-	return response;
+		request->users += !!response;
+		return response;
+	}
+	request->large = MHD_create_response_from_callback((uint64_t)request->length, BLOCK,
+							   take_body, request, NULL);
+	bytes_held += request->large ? BLOCK : 0;
+	return request->large;
 }
 
 static bool add(struct MHD_Response *response, const char *name, const char *value)
@@ -1266,7 +1239,8 @@ static enum MHD_Result queue_answer(struct request *request)
 		return MHD_NO;
 	if (add_headers(response, request))
 		queued = MHD_queue_response(request->connection, request->status, response);
-	MHD_destroy_response(response);
+	if (response != request->large)
+		MHD_destroy_response(response);
 	return queued;
 }
 
