@@ -55,6 +55,7 @@
 #define ACCEPTS		64		/* a turn */
 #define VECTORS		256		/* a sendmsg() */
 #define ZERO_VECTORS	16		/* pieces of zeroes in one write */
+#define SPIN_US		100		/* most that is looked for the answer to a lone read */
 #define FINISH_S	5		/* for the last answers, when we are to end */
 #define TIMEOUT_MOST	86400u
 
@@ -1904,6 +1905,22 @@ static void retry(struct onefd_timer *timer)
 	accept_on();
 }
 
+/* A lone client's requests need not wait for others: what is answered at once is then
+ * answered in this turn. */
+static void send_early(void)
+{
+	static uint64_t turn;
+	static unsigned count, last_count;
+
+	if (turn != onefd_now(loop)) {
+		turn = onefd_now(loop);
+		last_count = count;
+		count = 0;
+	}
+	if (++count == 1 && last_count <= 1)
+		(void)onefd_flush(loop);
+}
+
 static void connection_ready(struct onefd_watch *watch, uint32_t events)
 {
 	struct connection *connection = onefd_container(watch, struct connection, watch);
@@ -1913,6 +1930,7 @@ static void connection_ready(struct onefd_watch *watch, uint32_t events)
 	if (!connection->dead && !connection->ending && !connection->waiting &&
 	    events & ~(uint32_t)EPOLLOUT)
 		input(connection);
+	send_early();
 }
 
 static void add_connection(int fd)
@@ -2156,7 +2174,7 @@ static void start_signals(struct onefd_signal *signals)
 
 static void serve(const char *unix_path, const char *address, char **paths, size_t count)
 {
-	const struct onefd_config config = { .budget = 256 };
+	const struct onefd_config config = { .budget = 256, .spin_us = SPIN_US };
 	struct onefd_signal signals[3];
 	int r = onefd_new(&loop, &config);
 
