@@ -19,6 +19,7 @@ struct names {
 	struct mount mounts[NAMES_MOUNTS];
 	int error;		/* why none is tried; 0: they are */
 	uint64_t began;		/* the first try of this flush; 0: none yet */
+	bool spent;		/* this flush has no more time for them */
 };
 
 /* @flags: onefd_config.flags. */
