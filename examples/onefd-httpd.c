@@ -81,19 +81,26 @@ static const char *const header_names[HEADERS] = {
 	MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE,
 };
 
+/* Which file it is, and which of its contents. */
+struct version {
+	uint64_t inode;
+	off_t size;
+	struct statx_timestamp changed;
+};
+
 struct request {
 	struct request *next, **at;	/* in the list of those in hand */
 	struct request *behind;		/* in the queue for a file */
 	struct MHD_Connection *connection;	/* NULL: it is gone */
 	struct setup *setup;
 	unsigned users;
-	const char *method, *version;	/* MHD's, while the connection is there */
+	const char *method, *protocol;	/* MHD's, while the connection is there */
 	const char *headers[HEADERS];	/* likewise */
 	bool head, directory, checking;	/* HEAD; the path ends in a slash; is there one at all? */
 
 	unsigned verdict, status;	/* what is to be answered, and can be; 0: not yet */
 	off_t from, length;		/* of the body in the file */
-	struct statx st;
+	struct version version;
 
 	bool asked, suspended;		/* MHD waits for it: in each run, or until it is resumed */
 	bool out, failed;		/* there is a request to the loop; it came to nothing */
@@ -130,13 +137,20 @@ static void die(const char *what, int error)
 
 /* ---- dates, entity tags, ranges: as RFC 9110 has them ------------------------ */
 
-static void format_date(char text[DATE_SIZE], time_t at)
+/* Most ask for what was asked for before. */
+static const char *format_date(time_t at)
 {
+	static char text[DATE_SIZE];
+	static time_t before;
 	struct tm tm;
 
+	if (*text && at == before)
+		return text;
 	if (!gmtime_r(&at, &tm) ||
-	    !strftime(text, DATE_SIZE, "%a, %d %b %Y %H:%M:%S GMT", &tm))
+	    !strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &tm))
 		*text = '\0';
+	before = at;
+	return text;
 }
 
 /* In one of the three forms of old, to the letter: what is printed again must be the same. */
@@ -161,11 +175,22 @@ static bool parse_date(const char *text, time_t *ret)
 }
 
 /* A strong one: a file that is written to or put in place of another has another. */
-static void format_etag(char text[ETAG_SIZE], const struct statx *st)
+static void format_etag(char text[ETAG_SIZE], const struct version *version)
 {
-	snprintf(text, ETAG_SIZE, "\"%llx-%llx-%llx.%x\"", (unsigned long long)st->stx_ino,
-		 (unsigned long long)st->stx_size, (unsigned long long)st->stx_mtime.tv_sec,
-		 st->stx_mtime.tv_nsec);
+	const uint64_t parts[] = { version->inode, (uint64_t)version->size,
+				   (uint64_t)version->changed.tv_sec, version->changed.tv_nsec };
+
+	*text++ = '"';
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+		int digits = 1;
+
+		while (digits < 16 && parts[i] >> 4 * digits)
+			digits++;
+		while (digits--)
+			*text++ = "0123456789abcdef"[parts[i] >> 4 * digits & 15];
+		*text++ = i + 1 < sizeof parts / sizeof parts[0] ? '-' : '"';
+	}
+	*text = '\0';
 }
 
 /* Whether @list, of If-Match and its like, has @etag. */
@@ -668,7 +693,7 @@ static void log_request(const struct request *request)
 	line[n++] = ' ';
 	n += quote(line + n, LINE_MOST / 2, request->uri);
 	line[n++] = ' ';
-	n += quote(line + n, LINE_MOST / 16, request->version);
+	n += quote(line + n, LINE_MOST / 16, request->protocol);
 	n += (size_t)snprintf(line + n, sizeof line - n, "\" %u %lld \"", request->status,
 			      (long long)request->taken);
 	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_REFERER);
@@ -1184,7 +1209,7 @@ static bool add_location(struct MHD_Response *response, const struct request *re
 
 static bool add_range(struct MHD_Response *response, const struct request *request)
 {
-	long long size = (long long)request->st.stx_size;
+	long long size = (long long)request->version.size;
 	char text[80];
 
 	if (request->status == MHD_HTTP_RANGE_NOT_SATISFIABLE)
@@ -1198,10 +1223,10 @@ static bool add_range(struct MHD_Response *response, const struct request *reque
 /* What tells this file from what it was. */
 static bool add_validators(struct MHD_Response *response, const struct request *request)
 {
-	char date[DATE_SIZE], etag[ETAG_SIZE];
+	const char *date = format_date(request->version.changed.tv_sec);
+	char etag[ETAG_SIZE];
 
-	format_date(date, request->st.stx_mtime.tv_sec);
-	format_etag(etag, &request->st);
+	format_etag(etag, &request->version);
 	return add(response, MHD_HTTP_HEADER_LAST_MODIFIED, date) &&
 	       add(response, MHD_HTTP_HEADER_ETAG, etag);
 }
@@ -1286,19 +1311,19 @@ static bool range_holds(const struct request *request, const char *etag)
 		return true;
 	if (*value == '"' || strncmp(value, "W/", 2) == 0)
 		return strcmp(value, etag) == 0;
-	return parse_date(value, &date) && date == request->st.stx_mtime.tv_sec;
+	return parse_date(value, &date) && date == request->version.changed.tv_sec;
 }
 
 /* The status that the conditions lead to, and the range. */
 static unsigned judge(struct request *request)
 {
 	const char *const *headers = request->headers;
-	time_t date, mtime = request->st.stx_mtime.tv_sec;
+	time_t date, mtime = request->version.changed.tv_sec;
 	char etag[ETAG_SIZE];
 
 	request->from = 0;
-	request->length = (off_t)request->st.stx_size;
-	format_etag(etag, &request->st);
+	request->length = request->version.size;
+	format_etag(etag, &request->version);
 	if (headers[IF_MATCH] ? !etag_listed(headers[IF_MATCH], etag, true) :
 	    headers[IF_UNMODIFIED] && parse_date(headers[IF_UNMODIFIED], &date) && mtime > date)
 		return MHD_HTTP_PRECONDITION_FAILED;
@@ -1371,25 +1396,37 @@ static bool check_directory(struct request *request, int error)
 	return true;
 }
 
+/* The file is open: its attributes are asked for without a disk or a server. */
+static int look_at(struct request *request, mode_t *mode)
+{
+	struct statx st;
+
+	if (statx(request->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+		  STATX_TYPE | STATX_INO | STATX_SIZE | STATX_MTIME, &st) < 0)
+		return errno;
+	*mode = st.stx_mode;
+	request->version = (struct version){ st.stx_ino, (off_t)st.stx_size, st.stx_mtime };
+	return 0;
+}
+
 static void opened(struct onefd_req *req)
 {
 	struct request *request = returned(req);
 	int error = req->res < 0 ? (int)-req->res : 0;
+	mode_t mode = 0;
 
 	request->fd = error ? -1 : (int)req->res;
-	/* The file is open: its attributes are asked for without a disk or a server. */
-	if (!error && statx(request->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
-			    STATX_BASIC_STATS, &request->st) < 0)
-		error = errno;
+	if (!error)
+		error = look_at(request, &mode);
 	if (!request->connection)
 		close_file(request);
 	else if (error && !check_directory(request, error))
 		fail(request, status_of(error));
-	else if (!error && S_ISREG(request->st.stx_mode) && !request->checking)
+	else if (!error && S_ISREG(mode) && !request->checking)
 		serve_file(request);
 	else if (!error)
-		fail(request, S_ISDIR(request->st.stx_mode) && !request->directory ?
-			      MHD_HTTP_MOVED_PERMANENTLY : MHD_HTTP_FORBIDDEN);
+		fail(request, S_ISDIR(mode) && !request->directory ? MHD_HTTP_MOVED_PERMANENTLY :
+								     MHD_HTTP_FORBIDDEN);
 	request_release(request);
 }
 
@@ -1446,7 +1483,7 @@ static void start(struct request *request, const char *url)
 }
 
 static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, const char *url,
-			      const char *method, const char *version, const char *upload,
+			      const char *method, const char *protocol, const char *upload,
 			      size_t *upload_size, void **context)
 {
 	struct request *request = *context;
@@ -1457,7 +1494,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		return MHD_NO;
 	if (!request->method) {
 		request->method = method;
-		request->version = version;
+		request->protocol = protocol;
 		request_listed(request);
 		start(request, url);
 		if (!request->status)
