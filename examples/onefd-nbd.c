@@ -203,15 +203,16 @@ struct piece {
 
 /* Lives until no I/O is under way for it and all of its answer is sent. */
 struct request {
-	struct request *next;		/* of those that are free */
+	struct request *next;		/* of those that are free, or that answer later */
 	struct connection *connection;
 	uint64_t cookie, offset;
 	uint32_t length;
 	uint16_t type, flags;
-	uint32_t begun, queued;		/* bytes of it: in pieces, handed to be sent */
+	uint32_t begun;			/* bytes of it: in pieces */
 	unsigned io, outs;		/* what it lives for; io: its receiver, too */
 	int error;			/* errno, the first */
 	bool answered;			/* its header is on its way */
+	bool data;			/* ... and pieces follow it */
 	bool trailed;			/* a chunk that tells how it ended follows */
 	struct piece *pieces, *last;	/* of a read, in order */
 	struct out head, tail;
@@ -230,6 +231,8 @@ struct connection {
 	struct export *export, *meta;	/* meta: whose allocation was chosen to be told */
 	struct out *outs, *outs_last;
 	size_t sent;			/* of the first */
+	struct request *speaking;	/* whose data is announced and not all handed over */
+	struct request *later, *later_last;	/* answers that are to follow it */
 	struct request *payload;	/* that is being received */
 	struct piece *piece;		/* into which, or NULL */
 	char *kept;			/* what came and was not taken yet */
@@ -496,6 +499,18 @@ static void drop_kept(struct connection *connection)
 	connection->kept_at = connection->kept_length = 0;
 }
 
+static void drop_later(struct connection *connection)
+{
+	struct request *request;
+
+	connection->speaking = NULL;
+	while ((request = connection->later)) {
+		connection->later = request->next;
+		request->outs--;
+		put_request(request);
+	}
+}
+
 static void kill_connection(struct connection *connection)
 {
 	struct out *out;
@@ -514,6 +529,7 @@ static void kill_connection(struct connection *connection)
 		connection->outs = out->next;
 		out->sent(out);
 	}
+	drop_later(connection);
 	if (connection->payload)
 		end_payload(connection, ECONNRESET);
 	accept_on();
@@ -712,12 +728,25 @@ static void tail_sent(struct out *out)
 	put_request(request);
 }
 
+/* Nobody may speak within the data of another: that is waited for. */
 static void push_head(struct request *request, const char *end)
 {
+	struct connection *connection = request->connection;
+
 	request->outs++;
 	request->answered = true;
-	push_out(request->connection, &request->head, request->head_bytes,
-		 (size_t)(end - request->head_bytes), head_sent);
+	request->head.length = (size_t)(end - request->head_bytes);
+	if (!connection->speaking) {
+		push_out(connection, &request->head, request->head_bytes, request->head.length,
+			 head_sent);
+		return;
+	}
+	request->next = NULL;
+	if (connection->later)
+		connection->later_last->next = request;
+	else
+		connection->later = request;
+	connection->later_last = request;
 }
 
 static char *put_simple(struct request *request, char *at, int error)
@@ -815,6 +844,7 @@ static void push_read_head(struct request *request)
 	bool whole = request->begun == request->length;
 	char *at = request->head_bytes;
 
+	request->data = true;
 	if (!request->connection->structured) {
 		push_head(request, put_simple(request, at, 0));
 		return;
@@ -841,12 +871,28 @@ static void piece_sent(struct out *out)
 	put_request(request);
 }
 
-/* Sends what is next in order, as far as it has been read. */
+/* Until one speaks who has not yet all of its data. */
+static void push_later(struct connection *connection)
+{
+	struct request *request;
+
+	while (!connection->speaking && (request = connection->later)) {
+		connection->later = request->next;
+		push_out(connection, &request->head, request->head_bytes, request->head.length,
+			 head_sent);
+		if (request->data)
+			send_read(request);
+	}
+}
+
+/* Sends what is next in order, as far as it has been read, if it is its turn. */
 static void send_read(struct request *request)
 {
 	struct connection *connection = request->connection;
 	struct piece *piece;
 
+	if (connection->speaking && connection->speaking != request)
+		return;
 	while ((piece = request->pieces) && piece->ready) {
 		if (request->error && !connection->structured) {
 			request->io++;	/* for its answers are dropped */
@@ -858,15 +904,22 @@ static void send_read(struct request *request)
 		if (request->error)
 			memset(piece->buffer, 0, piece->length);
 		request->pieces = piece->next;
-		request->queued += (uint32_t)piece->length;
 		request->outs++;
 		push_out(connection, &piece->out, piece->buffer, piece->length, piece_sent);
 	}
-	if (request->queued == request->length && request->trailed) {
+	if (piece || request->begun < request->length) {
+		connection->speaking = request;
+		return;
+	}
+	if (request->trailed) {
 		request->outs++;
 		push_out(connection, &request->tail, request->tail_bytes,
 			 (size_t)(put_end(request, request->tail_bytes, request->error) -
 				  request->tail_bytes), tail_sent);
+	}
+	if (connection->speaking == request) {
+		connection->speaking = NULL;
+		push_later(connection);
 	}
 }
 
@@ -1129,12 +1182,15 @@ static void extents_found(struct onefd_req *io)
 		put_request(request);
 		return;
 	}
+	request->first.length = (size_t)io->res;
+	request->first.ready = true;
+	request->first.next = NULL;
+	request->pieces = &request->first;
+	request->begun = request->length;
+	request->data = true;
 	push_head(request, put_chunk(request, request->head_bytes, CHUNK_DONE, CHUNK_STATUS,
 				     (size_t)io->res));
-	request->begun = request->length;
-	request->outs++;
-	push_out(connection, &request->first.out, request->first.buffer, (size_t)io->res,
-		 piece_sent);
+	send_read(request);
 }
 
 static void tell_extents(struct request *request)
@@ -2102,6 +2158,7 @@ static void listen_unix(const char *path)
 }
 
 static void usage(FILE *out);
+static unsigned number(const char *text, unsigned least, unsigned most);
 
 /* "127.0.0.1:10809" or "[::1]:10809", numbers only: no name is looked up. */
 static struct addrinfo *parse_address(const char *text)
@@ -2115,6 +2172,7 @@ static struct addrinfo *parse_address(const char *text)
 	if (length && length < sizeof host) {
 		bool bracketed = text[0] == '[' && text[length - 1] == ']';
 
+		(void)number(port + 1, 0, UINT16_MAX);	/* getaddrinfo() takes it modulo that */
 		memcpy(host, text + bracketed, length);
 		host[length - 2 * bracketed] = '\0';
 		if (getaddrinfo(host, port + 1, &hints, &found) == 0)
@@ -2274,7 +2332,7 @@ int main(int argc, char **argv)
 			return option == 'h' ? EXIT_SUCCESS : STATUS_USAGE;
 		}
 	}
-	if (optind == argc || (address && unix_path)) {
+	if (optind == argc || (address && unix_path) || (unix_path && !*unix_path)) {
 		usage(stderr);
 		return STATUS_USAGE;
 	}
