@@ -11,7 +11,8 @@
  * says, and the bytes those of the first answer to the same path.
  * A thread beside drains the cold ones: each of --cold-connections takes the next path
  * of its list when one is done, --cold-once or not; their bytes are counted and dropped.
- * The list of paths is a file, a path a line.
+ * With --cold-once, all ends when they do. A list is a file, a path a line; behind a
+ * space a range may follow ("0-99"), and then 206 is as good an answer.
  *
  * One line of JSON: times are in microseconds. Status 1 where anything failed.
  */
@@ -108,13 +109,16 @@ static void join(int epoll, struct connection *c)
 	watch(epoll, EPOLL_CTL_ADD, c, EPOLLIN);
 }
 
-/* Not a byte of it is answered before it is whole: a request fits in any socket's buffer. */
+/* A request fits in any socket's buffer. */
 static void ask(struct connection *c, const struct paths *paths, size_t path, uint64_t due)
 {
+	const char *name = paths->path[path], *range = strchr(name, ' ');
+	int name_length = range ? (int)(range - name) : (int)strlen(name), length;
 	char text[HEAD];
-	int length = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n",
-			      paths->path[path]);
 
+	length = snprintf(text, sizeof text, "GET %.*s HTTP/1.1\r\nHost: localhost\r\n%s%s%s\r\n",
+			  name_length, name, range ? "Range: bytes=" : "", range ? range + 1 : "",
+			  range ? "\r\n" : "");
 	c->path = path;
 	c->due = due;
 	c->head_length = 0;
@@ -138,7 +142,8 @@ static bool understand(struct connection *c, const char *end)
 	static const char name[] = "\r\nContent-Length:";
 	const char *at;
 
-	if (strncmp(c->head, "HTTP/1.1 200 ", 13) != 0)
+	if (strncmp(c->head, "HTTP/1.1 200 ", 13) != 0 &&
+	    strncmp(c->head, "HTTP/1.1 206 ", 13) != 0)
 		return false;
 	for (at = c->head; at < end && strncasecmp(at, name, sizeof name - 1) != 0;)
 		at++;
@@ -274,6 +279,11 @@ static bool none_out(void)
 	return true;
 }
 
+static bool cold_is_done(void)
+{
+	return cold_once && cold.count && cold_done == cold.count;
+}
+
 static void run_hot(int epoll, int timer)
 {
 	uint64_t count = (uint64_t)(rate * seconds), next = 0, start = now_ns(), end, expirations;
@@ -286,6 +296,8 @@ static void run_hot(int epoll, int timer)
 	while ((next < count || !none_out()) && now_ns() < end) {
 		int n;
 
+		if (cold_is_done())
+			count = next;
 		next = ask_due(start, next, count);
 		set_timer(timer, next < count && free_hots ? due_at(start, next) : end);
 		n = epoll_wait(epoll, events, 64, -1);
@@ -424,7 +436,7 @@ static void wait_for_the_end(void)
 	uint64_t end = now_ns() + (uint64_t)(seconds * (double)NS);
 	struct timespec pause = { .tv_nsec = 1000000 };
 
-	while (now_ns() < end && !(cold_once && cold_done == cold.count))
+	while (now_ns() < end && !cold_is_done())
 		nanosleep(&pause, NULL);
 }
 
