@@ -71,7 +71,7 @@ static struct connection hots[CONNECTIONS], colds[CONNECTIONS], *free_hots;
 static uint32_t *samples;
 static size_t sample_count;
 static uint64_t errors;
-static atomic_uint_least64_t cold_bytes, cold_done, cold_errors;
+static atomic_uint_least64_t cold_bytes, cold_done, cold_errors, cold_ended;
 static atomic_bool over;
 
 static void __attribute__((noreturn)) fail(const char *what)
@@ -293,11 +293,13 @@ static void run_hot(int epoll, int timer)
 	samples = calloc(count + 1, sizeof *samples);
 	if (!samples)
 		fail("calloc");
-	while ((next < count || !none_out()) && now_ns() < end) {
+	while (now_ns() < end) {
 		int n;
 
 		if (cold_is_done())
 			count = next;
+		if (next == count && none_out())
+			break;
 		next = ask_due(start, next, count);
 		set_timer(timer, next < count && free_hots ? due_at(start, next) : end);
 		n = epoll_wait(epoll, events, 64, -1);
@@ -356,6 +358,7 @@ static void read_cold(int epoll, struct connection *c)
 	cold_bytes += (uint64_t)n;
 	if (c->left == 0) {
 		cold_done++;
+		cold_ended = now_ns();
 		ask_cold(epoll, c);
 	}
 }
@@ -420,15 +423,24 @@ static uint32_t quantile(double part)
 	return sample_count ? samples[(size_t)(part * (double)(sample_count - 1))] : 0;
 }
 
-static void report(double took, uint64_t bytes)
+static double seconds_between(uint64_t start, uint64_t end)
 {
+	return (double)(end - start) / (double)NS;
+}
+
+static void report(uint64_t start, uint64_t end, uint64_t bytes)
+{
+	double took = seconds_between(start, end);
+	double cold_took = cold_is_done() ? seconds_between(start, cold_ended) : took;
+
 	qsort(samples, sample_count, sizeof *samples, by_size);
 	printf("{\"hot\": %zu, \"errors\": %" PRIu64 ", \"p50_us\": %" PRIu32
 	       ", \"p99_us\": %" PRIu32 ", \"p999_us\": %" PRIu32 ", \"max_us\": %" PRIu32
 	       ", \"cold_done\": %" PRIu64 ", \"cold_errors\": %" PRIu64
 	       ", \"cold_bytes\": %" PRIu64 ", \"cold_mb_s\": %.4g, \"seconds\": %.4g}\n",
 	       sample_count, errors, quantile(.5), quantile(.99), quantile(.999), quantile(1),
-	       (uint64_t)cold_done, (uint64_t)cold_errors, bytes, (double)bytes / 1e6 / took, took);
+	       (uint64_t)cold_done, (uint64_t)cold_errors, bytes, (double)bytes / 1e6 / cold_took,
+	       took);
 }
 
 static void wait_for_the_end(void)
@@ -546,6 +558,6 @@ int main(int argc, char **argv)
 	over = true;
 	if (cold.count)
 		pthread_join(thread, NULL);
-	report((double)(end - start) / (double)NS, bytes);
+	report(start, end, bytes);
 	return errors || cold_errors;
 }
