@@ -49,6 +49,9 @@
 #define RETAINED	((size_t)16 << 20)	/* of it kept for the next requests */
 #define REQUESTS_MOST	256u		/* of one connection at a time */
 #define RECEIVE		(256u << 10)	/* at a time */
+#define RECEIVE_BULKY	1024u		/* ... where a large payload is to follow */
+#define RECEIVES	4		/* of a connection in a turn */
+#define BULKY		(16u << 10)	/* a payload not to be copied */
 #define OPTION_MOST	(16u << 10)	/* data of an option */
 #define PAYLOAD_MOST	(32u << 20)	/* of a request */
 #define CACHE_MOST	(64u << 20)	/* read ahead for one request */
@@ -247,6 +250,7 @@ struct connection {
 	bool full;			/* its socket takes no more */
 	bool sending, waiting;		/* stands in that list */
 	bool ending;			/* nothing more is taken from it */
+	bool bulky;			/* its last request was a large write */
 	bool dead, timed;
 };
 
@@ -1414,6 +1418,7 @@ static size_t take_request(struct connection *connection, const char *bytes)
 	request->offset = get64(bytes + 16);
 	request->length = length;
 	connection->taken_at = onefd_now(loop);
+	connection->bulky = type == WRITE && length >= BULKY;
 	if (type == WRITE)
 		start_write(request);
 	else
@@ -1495,30 +1500,37 @@ static void resume(struct connection *connection)
 	settle(connection);
 }
 
-/* How much may come at once: what cannot be taken has to be kept. */
+/* How much may come at once: what cannot be taken has to be kept. Of large writes that
+ * follow each other, headers come so, and the payload where it belongs. */
 static size_t receive_most(const struct connection *connection)
 {
 	size_t room = used < MEMORY ? (MEMORY - used) / 2 : 0;
 
 	if (connection->phase != PHASE_REQUESTS)
 		return OPTION_MOST;
+	if (connection->bulky)
+		return RECEIVE_BULKY;
 	room = room > connection->held + SMALL ? room - connection->held : SMALL;
 	return room < RECEIVE ? room : RECEIVE;
 }
 
 /* The rest of a piece goes where it belongs, and what follows comes by the same call;
- * unless that is payload too, which would have to be copied. */
-static ssize_t receive(struct connection *connection, char *rest, size_t most)
+ * unless that is payload too, which would have to be copied. *@more: there may be. */
+static ssize_t receive(struct connection *connection, char *rest, bool *more)
 {
 	struct piece *piece = connection->piece;
 	struct request *payload = connection->payload;
-	struct iovec iov[2] = { { rest, most }, { rest, most } };
+	struct iovec iov[2] = { { 0 }, { rest, receive_most(connection) } };
+	bool with_rest = !piece || payload->begun == payload->length;
+	ssize_t n;
 
-	if (!piece)
-		return readv(connection->watch.fd, iov, 1);
-	iov[0].iov_base = piece->buffer + piece->filled;
-	iov[0].iov_len = piece->length - piece->filled;
-	return readv(connection->watch.fd, iov, payload->begun == payload->length ? 2 : 1);
+	if (piece) {
+		iov[0].iov_base = piece->buffer + piece->filled;
+		iov[0].iov_len = piece->length - piece->filled;
+	}
+	n = readv(connection->watch.fd, piece ? iov : iov + 1, piece && with_rest ? 2 : 1);
+	*more = n == (ssize_t)(iov[0].iov_len + (with_rest ? iov[1].iov_len : 0));
+	return n < 0 ? -errno : n;
 }
 
 /* @n bytes came, what of them was no payload to @rest. */
@@ -1544,17 +1556,17 @@ static void take_received(struct connection *connection, char *rest, size_t n)
 		keep(connection, rest + taken, left - taken);
 }
 
-static void input(struct connection *connection)
+/* Whether more is to be had at once. */
+static bool input(struct connection *connection)
 {
 	char *rest = received + OPTION_HEADER + OPTION_MOST;
 	ssize_t n = -EAGAIN;
+	bool more = false;
 
 	if (!connection->payload || has_piece(connection)) {
 		if (!is_waited_for(connection) && connection->phase == PHASE_REQUESTS)
 			connection->taken_at = onefd_now(loop);
-		n = receive(connection, rest, receive_most(connection));
-		if (n < 0)
-			n = -errno;
+		n = receive(connection, rest, &more);
 	}
 	if (n > 0)
 		take_received(connection, rest, (size_t)n);
@@ -1563,6 +1575,7 @@ static void input(struct connection *connection)
 	else if (n != -EAGAIN && n != -EINTR)
 		kill_connection(connection);
 	settle(connection);
+	return more && !connection->dead && !connection->ending && !connection->waiting;
 }
 
 /* ---- the handshake ------------------------------------------------------------- */
@@ -1985,7 +1998,8 @@ static void connection_ready(struct onefd_watch *watch, uint32_t events)
 		send_outs(connection);
 	if (!connection->dead && !connection->ending && !connection->waiting &&
 	    events & ~(uint32_t)EPOLLOUT)
-		input(connection);
+		for (int i = 0; i < RECEIVES && input(connection); i++)
+			;
 	send_early();
 }
 
