@@ -50,9 +50,11 @@
 #define LOG_MOST	(1u << 20)	/* of lines that are not written yet */
 #define LINE_MOST	(16u << 10)
 #define MEMORY		(8u << 10)	/* MHD's of a connection: bounds what a client sends */
+#define RUNS_MOST	64u		/* of MHD's, before a connection is suspended anyway */
 #define SPARE_FILES	64		/* descriptors that are neither clients nor files */
 #define FINISH_NS	UINT64_C(5000000000)
 #define RESTART_NS	UINT64_C(1000000000)
+#define LOOK_NS		UINT64_C(250000000)
 #define NSEC_PER_MSEC	UINT64_C(1000000)
 #define TIMEOUT_MOST	86400u
 #define CONNECTIONS_MOST 1000000u
@@ -103,6 +105,7 @@ struct request {
 	struct version version;
 
 	bool asked, suspended;		/* MHD waits for it: in each run, or until it is resumed */
+	unsigned runs;			/* of MHD's, since it asked first */
 	bool out, failed;		/* there is a request to the loop; it came to nothing */
 	bool file_held;
 	int fd;
@@ -788,11 +791,13 @@ struct client {
 	struct client *next, *prev;	/* while it is waited for, the oldest first */
 	uint64_t deadline;
 	int fd;
+	bool looked_at;
 };
 
 static struct client waited_for = { .next = &waited_for, .prev = &waited_for };
 static struct client nobody = { .next = &nobody, .prev = &nobody };
-static struct onefd_timer client_timer;
+static struct onefd_timer client_timer, look_timer;
+static bool look_is_due;
 
 static struct client *client_of(struct MHD_Connection *connection)
 {
@@ -816,6 +821,28 @@ static void wait_for_client(struct client *client)
 	client->prev->next = waited_for.prev = client;
 	if (client->prev == &waited_for)
 		onefd_timer_start(loop, &client_timer, client->deadline);
+	client->looked_at = false;
+	if (!look_is_due)
+		onefd_timer_start(loop, &look_timer, onefd_now(loop) + LOOK_NS);
+	look_is_due = true;
+}
+
+/*
+ * MHD, on an edge for its bytes and its end together, reads the bytes alone, and no other
+ * edge follows. So who has come since the last time is looked at once: the newest are last.
+ */
+static void look_at_clients(struct onefd_timer *timer)
+{
+	struct client *client = waited_for.prev;
+	char byte;
+
+	(void)timer;
+	look_is_due = false;
+	for (; client != &waited_for && !client->looked_at; client = client->prev) {
+		client->looked_at = true;
+		if (recv(client->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+			(void)shutdown(client->fd, SHUT_RDWR);
+	}
 }
 
 /* MHD sees the end of the connection, and ends it. */
@@ -943,13 +970,14 @@ static struct request *returned(struct onefd_req *req)
 	return request;
 }
 
-/* MHD asked, and there is nothing yet. */
+/* MHD asked, and there is nothing yet. For long it must not, lest its timeout comes. */
 static void wait_for_loop(struct request *request)
 {
 	if (!request->asked) {
 		request->asked = true;
+		request->runs = 0;
 		asked_count++;
-	} else if (may_suspend) {
+	} else if (may_suspend || ++request->runs == RUNS_MOST) {
 		request->asked = false;
 		asked_count--;
 		request->suspended = true;
@@ -1575,6 +1603,7 @@ static void watch_server(void)
 	onefd_task_init(&server_task, run_server);
 	onefd_timer_init(&server_timer, server_due);
 	onefd_timer_init(&client_timer, clients_due);
+	onefd_timer_init(&look_timer, look_at_clients);
 	onefd_watch_init(&server_watch, info->epoll_fd, server_ready);
 	r = onefd_watch_start(loop, &server_watch, EPOLLIN);
 	if (r < 0)
