@@ -586,8 +586,8 @@ def client_that_does_not_read_holds_up_nobody_and_little():
         stuck = [begin_download(server, "/large")[0] for _ in range(20)]
         for _ in range(50):
             same("beside", server.get("/small").body, content)
+        server.wait_for(requests=20)
         counters = server.counters()
-        same("requests", counters["requests"], 20)
         assert counters["bytes"] <= 20 * 2 * MIB, counters
         assert server.memory() - before < 60 * MIB, server.memory() - before
         for client in stuck:
