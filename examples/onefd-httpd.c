@@ -1136,6 +1136,18 @@ static void small_body_gone(void *cls)
 	request_release(request);
 }
 
+/*
+ * An end that came together with the request had its event with that, and MHD does not
+ * look again: this is another. Nothing is lost, for nothing is left to receive.
+ */
+static void show_end(int fd)
+{
+	char byte;
+
+	if (fd >= 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		(void)shutdown(fd, SHUT_RD);
+}
+
 /* Answered, or the client is gone. */
 static void request_completed(void *cls, struct MHD_Connection *connection, void **context,
 			      enum MHD_RequestTerminationCode code)
@@ -1143,9 +1155,10 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 	struct request *request = *context;
 
 	(void)cls;
-	(void)code;
 	if (!request)
 		return;
+	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
+		show_end(client_of(connection)->fd);
 	if (request->status && log_path)
 		log_request(request);
 	if (request->method)

@@ -645,6 +645,21 @@ def clients_that_hang_up_midway_cost_nothing():
         until(lambda: server.descriptors() == before)
 
 
+def client_that_says_no_more_is_answered_and_let_go():
+    """The end comes right behind the request, or behind many: each time at another moment."""
+    contents = [make(f"last/{i}", 1000 + i) for i in range(30)]
+    with serve("--timeout=86400") as server:
+        for i in range(400):
+            count = 1 if i % 20 else 30
+            with server.connect() as client:
+                client.send(b"".join(request(f"/last/{j}") for j in range(count)))
+                client.socket.shutdown(socket.SHUT_WR)
+                for j in range(count):
+                    same(j, client.answer().body, contents[j])
+                assert client.ended()
+        server.wait_idle()
+
+
 def half_a_request_and_an_idle_connection_are_hung_up_on():
     make("small", 1000)
     with serve("--timeout=1") as server:
@@ -995,6 +1010,7 @@ TESTS = (
     file_that_is_replaced_is_sent_to_its_end,
     client_that_does_not_read_holds_up_nobody_and_little, client_that_does_not_read_is_hung_up_on,
     client_that_reads_slowly_gets_it_all, clients_that_hang_up_midway_cost_nothing,
+    client_that_says_no_more_is_answered_and_let_go,
     half_a_request_and_an_idle_connection_are_hung_up_on,
     bytes_of_a_request_that_trickle_in_do_not_keep_it_up,
     more_connections_than_allowed_wait_their_turn, no_descriptor_left_is_no_reason_to_spin,
