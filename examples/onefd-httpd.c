@@ -840,8 +840,10 @@ static void look_at_clients(struct onefd_timer *timer)
 	look_is_due = false;
 	for (; client != &waited_for && !client->looked_at; client = client->prev) {
 		client->looked_at = true;
-		if (recv(client->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
-			(void)shutdown(client->fd, SHUT_RDWR);
+		if (recv(client->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+			/* Not both ways: MHD may have requests in its buffer still. */
+			(void)shutdown(client->fd, SHUT_RD);
+		}
 	}
 }
 
@@ -1136,18 +1138,6 @@ static void small_body_gone(void *cls)
 	request_release(request);
 }
 
-/*
- * An end that came together with the request had its event with that, and MHD does not
- * look again: this is another. Nothing is lost, for nothing is left to receive.
- */
-static void show_end(int fd)
-{
-	char byte;
-
-	if (fd >= 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
-		(void)shutdown(fd, SHUT_RD);
-}
-
 /* Answered, or the client is gone. */
 static void request_completed(void *cls, struct MHD_Connection *connection, void **context,
 			      enum MHD_RequestTerminationCode code)
@@ -1155,10 +1145,9 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 	struct request *request = *context;
 
 	(void)cls;
+	(void)code;
 	if (!request)
 		return;
-	if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
-		show_end(client_of(connection)->fd);
 	if (request->status && log_path)
 		log_request(request);
 	if (request->method)
