@@ -924,9 +924,10 @@ def reader_that_stops_is_bounded_and_hung_up_on():
                     client.socket.send(nbd.pack_request(nbd.READ, 0, MIB) * 10)
             except BlockingIOError:
                 pass
-        count, most = 0, 0
+        start, count, most = time.monotonic(), 0, 0
         while (now := server.counters())["connections"] == 5:
             assert other.read(1 << 20, 70000) == content[1 << 20:(1 << 20) + 70000]
+            assert time.monotonic() < start + 20, "its time was over after 1 s"
             most = max(most, now["bytes"])
             count += 1
         assert count > 10
