@@ -551,7 +551,7 @@ static struct {
 	char *lines, *going;		/* LOG_MOST each */
 	size_t length, going_length, written;
 	uint64_t lost;
-} history = { .error = 0 };
+} history;
 
 static void write_lines(void);
 
@@ -789,6 +789,7 @@ static void server_due(struct onefd_timer *timer)
 /* MHD's timeout begins anew with each byte: this one is of a request that is not whole. */
 struct client {
 	struct client *next, *prev;	/* while it is waited for, the oldest first */
+	struct request *request;	/* MHD tells of the end of most, but not of all */
 	uint64_t deadline;
 	int fd;
 	bool looked_at;
@@ -798,6 +799,8 @@ static struct client waited_for = { .next = &waited_for, .prev = &waited_for };
 static struct client nobody = { .next = &nobody, .prev = &nobody };
 static struct onefd_timer client_timer, look_timer;
 static bool look_is_due;
+
+static void request_release(struct request *request);
 
 static struct client *client_of(struct MHD_Connection *connection)
 {
@@ -877,6 +880,8 @@ static void client_notified(void *cls, struct MHD_Connection *connection, void *
 		wait_for_client(client);
 	} else {
 		forget(client);
+		if (client->request)
+			request_release(client->request);
 		if (client != &nobody)
 			free(client);
 		/* There is room for another: only a run takes it in. */
@@ -931,6 +936,8 @@ static void *request_came(void *cls, const char *uri, struct MHD_Connection *con
 	request->fd = -1;
 	request->setup = setup;
 	setup->users++;
+	if (client_of(connection) != &nobody)
+		client_of(connection)->request = request;
 	return request;
 }
 
@@ -1074,9 +1081,6 @@ static void close_elsewhere(struct request *request)
 
 /* ---- bodies ------------------------------------------------------------------ */
 
-/* It was promised whole: of a file that fails or shrinks, the end tells. */
-static void block_read(struct onefd_req *req);
-
 /* A large file has been sent, or will not be. */
 static void end_large_body(struct request *request)
 {
@@ -1089,6 +1093,7 @@ static void end_large_body(struct request *request)
 		close_elsewhere(request);
 }
 
+/* It was promised whole: of a file that fails or shrinks, the end tells. */
 static void block_read(struct onefd_req *req)
 {
 	struct request *request = returned(req);
@@ -1152,6 +1157,7 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 		log_request(request);
 	if (request->method)
 		request_unlisted(request);
+	client_of(connection)->request = NULL;
 	wait_for_client(client_of(connection));
 	asked_count -= request->asked;
 	request->asked = false;

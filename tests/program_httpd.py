@@ -421,6 +421,24 @@ def huge_requests_are_refused():
         same("afterwards", server.get("/file").status, 200)
 
 
+def what_is_too_long_by_a_little_keeps_no_memory():
+    """libmicrohttpd refuses it between the first line and the headers, when its memory is full."""
+    make("file", 10)
+
+    def ask_all():
+        for length in range(7800, 8200, 4):
+            for _ in range(20):
+                with server.connect() as client:
+                    client.send(request("/file?" + "x" * length))
+        server.wait_idle()
+
+    with serve() as server:
+        ask_all()
+        before = server.memory()
+        ask_all()
+        assert server.memory() - before < 2 * MIB, server.memory() - before
+
+
 TRAVERSALS = (
     "/../secret", "/../../../../../../../../etc/passwd", "/..", "/../", "/dir/../../secret",
     "/..%2fsecret", "/..%2Fsecret", "/%2e%2e/secret", "/%2e%2e%2fsecret", "/.%2e/secret",
@@ -1003,7 +1021,8 @@ TESTS = (
     content_types, types_of_a_file, directories, redirect_names_this_server_alone,
     percent_is_decoded_once,
     other_methods_are_answered_by_405, what_is_no_request_is_answered_by_400_or_the_end,
-    huge_requests_are_refused, nothing_outside_of_the_root_is_served,
+    huge_requests_are_refused, what_is_too_long_by_a_little_keeps_no_memory,
+    nothing_outside_of_the_root_is_served,
     nothing_outside_of_the_root_is_served_with_follow, symlinks,
     special_files_are_refused_without_a_wait, file_that_may_not_be_read_is_refused,
     file_that_shrinks_ends_its_connection, file_that_grows_is_sent_as_it_was_promised,
