@@ -75,12 +75,17 @@ struct setup {
 	size_t type_count;
 };
 
-enum header { RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED, IF_UNMODIFIED, HEADERS };
+/* From HOST on: those of which two, that differ, would mean two requests. */
+enum header {
+	RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED, IF_UNMODIFIED,
+	HOST, CONTENT_LENGTH, TRANSFER_ENCODING, HEADERS
+};
 
 static const char *const header_names[HEADERS] = {
 	MHD_HTTP_HEADER_RANGE, MHD_HTTP_HEADER_IF_RANGE, MHD_HTTP_HEADER_IF_MATCH,
 	MHD_HTTP_HEADER_IF_NONE_MATCH, MHD_HTTP_HEADER_IF_MODIFIED_SINCE,
-	MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE,
+	MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE, MHD_HTTP_HEADER_HOST,
+	MHD_HTTP_HEADER_CONTENT_LENGTH, MHD_HTTP_HEADER_TRANSFER_ENCODING,
 };
 
 /* Which file it is, and which of its contents. */
@@ -99,6 +104,7 @@ struct request {
 	const char *method, *protocol;	/* MHD's, while the connection is there */
 	const char *headers[HEADERS];	/* likewise */
 	bool head, directory, checking;	/* HEAD; the path ends in a slash; is there one at all? */
+	bool unclear;			/* where it ends: nothing after it is one */
 
 	unsigned verdict, status;	/* what is to be answered, and can be; 0: not yet */
 	off_t from, length;		/* of the body in the file */
@@ -1271,7 +1277,8 @@ static bool add_headers(struct MHD_Response *response, const struct request *req
 {
 	bool file = has_body(request);
 
-	if (stopping && !add(response, MHD_HTTP_HEADER_CONNECTION, "close"))
+	if ((stopping || request->unclear) &&
+	    !add(response, MHD_HTTP_HEADER_CONNECTION, "close"))
 		return false;
 	if (request->status == MHD_HTTP_METHOD_NOT_ALLOWED)
 		return add(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
@@ -1489,18 +1496,42 @@ static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const cha
 				   const char *value)
 {
 	struct request *request = cls;
+	size_t length = strlen(name);
 
 	(void)kind;
-	if ((*name | 0x20) != 'i' && (*name | 0x20) != 'r')
+	/* Another in the way may have read it as if there were no space. */
+	if (length && (name[length - 1] == ' ' || name[length - 1] == '\t'))
+		request->unclear = true;
+	if (!strchr("cChHiIrRtT", *name))
 		return MHD_YES;
-	for (size_t i = 0; i < HEADERS; i++)
-		if (value && strcasecmp(name, header_names[i]) == 0)
-			request->headers[i] = value;
+	for (size_t i = 0; i < HEADERS; i++) {
+		if (!value || strcasecmp(name, header_names[i]) != 0)
+			continue;
+		if (i >= HOST && request->headers[i])
+			request->unclear = true;
+		request->headers[i] = value;
+	}
 	return MHD_YES;
+}
+
+/* MHD takes what is said in two ways in one of them: who is in the way may take the other. */
+static void note_headers(struct request *request)
+{
+	const char *const *headers = request->headers;
+
+	(void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, note_header, request);
+	if (headers[TRANSFER_ENCODING] && (headers[CONTENT_LENGTH] ||
+					   strcasecmp(headers[TRANSFER_ENCODING], "chunked") != 0))
+		request->unclear = true;
 }
 
 static void start(struct request *request, const char *url)
 {
+	note_headers(request);
+	if (request->unclear) {
+		request->status = MHD_HTTP_BAD_REQUEST;
+		return;
+	}
 	request->head = strcmp(request->method, MHD_HTTP_METHOD_HEAD) == 0;
 	if (!request->head && strcmp(request->method, MHD_HTTP_METHOD_GET) != 0) {
 		request->status = MHD_HTTP_METHOD_NOT_ALLOWED;
@@ -1511,7 +1542,6 @@ static void start(struct request *request, const char *url)
 		request->status = MHD_HTTP_BAD_REQUEST;
 		return;
 	}
-	(void)MHD_get_connection_values(request->connection, MHD_HEADER_KIND, note_header, request);
 	request->directory = !*request->path || request->path[strlen(request->path) - 1] == '/';
 	if (request->directory)
 		strcat(request->path, index_name);

@@ -400,6 +400,25 @@ def what_is_no_request_is_answered_by_400_or_the_end():
         same("afterwards", server.get("/file").status, 200)
 
 
+def request_that_two_may_read_in_two_ways_is_refused_and_the_last():
+    """What lies behind it is no request: it may be the body, as another in the way sees it."""
+    make("file", 10)
+    inner = request("/file")
+    with serve() as server:
+        for headers in ((f"Content-Length: {len(inner)}", "Transfer-Encoding: chunked"),
+                        ("Content-Length: 0", f"Content-Length: {len(inner)}"),
+                        ("Transfer-Encoding : chunked",), ("Content-Length\t: 5",),
+                        ("Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
+                        ("Transfer-Encoding: identity",), ("Transfer-Encoding: xchunked",),
+                        ("Host: another",)):
+            for method in ("GET", "POST"):
+                with server.connect() as client:
+                    client.send(request("/file", *headers, method=method) + b"0\r\n\r\n" + inner)
+                    answer = client.answer()
+                    same(headers, (answer.status, answer["Connection"]), (400, "close"))
+                    assert client.ended(), headers
+
+
 def huge_requests_are_refused():
     make("file", 10)
     with serve() as server:
@@ -1021,6 +1040,7 @@ TESTS = (
     content_types, types_of_a_file, directories, redirect_names_this_server_alone,
     percent_is_decoded_once,
     other_methods_are_answered_by_405, what_is_no_request_is_answered_by_400_or_the_end,
+    request_that_two_may_read_in_two_ways_is_refused_and_the_last,
     huge_requests_are_refused, what_is_too_long_by_a_little_keeps_no_memory,
     nothing_outside_of_the_root_is_served,
     nothing_outside_of_the_root_is_served_with_follow, symlinks,
