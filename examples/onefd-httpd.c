@@ -97,7 +97,7 @@ struct version {
 
 struct request {
 	struct request *next, **at;	/* in the list of those in hand */
-	struct request *behind;		/* in the queue for a file */
+	struct request *behind;		/* in a queue */
 	struct MHD_Connection *connection;	/* NULL: it is gone */
 	struct setup *setup;
 	unsigned users;
@@ -113,7 +113,7 @@ struct request {
 	bool asked, suspended;		/* MHD waits for it: in each run, or until it is resumed */
 	unsigned runs;			/* of MHD's, since it asked first */
 	bool out, failed;		/* there is a request to the loop; it came to nothing */
-	bool file_held;
+	bool file_held, large_held;	/* a place among the files, and among the large ones */
 	int fd;
 	struct onefd_req req;
 	struct onefd_file file;
@@ -128,13 +128,13 @@ struct request {
 
 static const char *root_path, *log_path, *types_path, *index_name = "index.html";
 static bool follow;
-static unsigned timeout = 60, connection_most;
+static unsigned timeout = 60, connection_most, worker_count = 1;
 
 static struct onefd *loop;
 static struct MHD_Daemon *server;
 static struct setup *setup;
-static struct request *requests, *queue_head, **queue_tail = &queue_head;
-static unsigned request_count, files_held, files_most;
+static struct request *requests;
+static unsigned request_count;
 static uint64_t bytes_held;
 static bool stopping;
 
@@ -1021,37 +1021,69 @@ static void answer(struct request *request, unsigned status)
 
 /* ---- files: so many at once -------------------------------------------------- */
 
+/*
+ * A large file is held for as long as its client likes: those have a part of the places
+ * alone, so that no client makes a small one wait. How large it is, its open tells: one that
+ * has no such place is closed again, and opened when it has.
+ */
+struct queue {
+	struct request *head, **tail;
+};
+
+static struct queue files_wanted = { .tail = &files_wanted.head };
+static struct queue large_wanted = { .tail = &large_wanted.head };
+static unsigned files_held, files_most, large_held, large_most;
+
 static void open_path(struct request *request);
+
+static void queue_push(struct queue *queue, struct request *request)
+{
+	request->users++;
+	request->behind = NULL;
+	*queue->tail = request;
+	queue->tail = &request->behind;
+}
+
+static struct request *queue_pop(struct queue *queue)
+{
+	struct request *request = queue->head;
+
+	queue->head = request->behind;
+	if (!queue->head)
+		queue->tail = &queue->head;
+	return request;
+}
 
 /* A file, or a place for one, is given back: whoever waits gets it. */
 static void file_given_back(struct request *request)
 {
-	struct request *next;
-
 	if (!request->file_held)
 		return;
-	request->file_held = false;
 	files_held--;
-	while ((next = queue_head) && files_held < files_most) {
-		queue_head = next->behind;
-		if (!queue_head)
-			queue_tail = &queue_head;
-		if (next->connection)
+	large_held -= request->large_held;
+	request->file_held = request->large_held = false;
+	while (files_held < files_most) {
+		bool large = large_wanted.head && large_held < large_most;
+		struct request *next;
+
+		if (!large && !files_wanted.head)
+			return;
+		next = queue_pop(large ? &large_wanted : &files_wanted);
+		if (next->connection) {
+			next->large_held = large;
+			large_held += large;
 			open_path(next);
+		}
 		request_release(next);
 	}
 }
 
 static void take_file(struct request *request)
 {
-	if (files_held < files_most && !queue_head) {
+	if (files_held < files_most && !files_wanted.head)
 		open_path(request);
-		return;
-	}
-	request->users++;
-	request->behind = NULL;
-	*queue_tail = request;
-	queue_tail = &request->behind;
+	else
+		queue_push(&files_wanted, request);
 }
 
 static void close_file(struct request *request)
@@ -1422,9 +1454,14 @@ static void serve_file(struct request *request)
 		fail(request, status_of(-r));
 	} else if (request->length <= (off_t)SMALL) {
 		read_small_file(request);
-	} else {
+	} else if (request->large_held || large_held < large_most) {
+		large_held += !request->large_held;
+		request->large_held = true;
 		(void)posix_fadvise(request->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 		answer(request, request->verdict);
+	} else {
+		queue_push(&large_wanted, request);
+		close_file(request);
 	}
 }
 
@@ -1605,11 +1642,17 @@ static unsigned raise_limit(void)
 static void share_descriptors(void)
 {
 	unsigned limit = raise_limit();
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4 /
+			  worker_count;
 
 	if (limit < 2 * SPARE_FILES)
 		die("too few descriptors", EMFILE);
 	limit -= SPARE_FILES;
 	files_most = limit / 4;
+	/* Each has a block besides: of the memory they have no more than a quarter. */
+	large_most = files_most * 3 / 4;
+	if (large_most > memory / BLOCK)
+		large_most = (unsigned)(memory / BLOCK) + 1;
 	if (!connection_most || connection_most > limit - files_most)
 		connection_most = limit - files_most;
 }
@@ -1825,7 +1868,7 @@ struct worker {
 };
 
 static struct worker *workers;
-static unsigned worker_count = 1, workers_run;
+static unsigned workers_run;
 
 static void worker_ended(struct onefd_child *child, int code, int status);
 

@@ -5,6 +5,7 @@ Usage: program_httpd.py ONEFD_HTTPD [TEST]...
 """
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -632,6 +633,32 @@ def client_that_does_not_read_holds_up_nobody_and_little():
         server.wait_idle()
 
 
+def downloads_that_nobody_reads_make_no_small_file_wait():
+    """Of 16 files that may be open, 12 are for large ones: the others of those wait for them."""
+    large = make("large", 32 * MIB)
+    make("small", 1000)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+
+    with serve(preexec_fn=limit) as server:
+        stalled = [server.connect(receive_buffer=4096) for _ in range(30)]
+        for client in stalled:
+            client.ask("/large")
+        server.wait_for(requests=30, bytes=12 * 128 * 1024)
+        for _ in range(20):
+            same("small", server.get("/small").status, 200)
+        same("head of a large", server.get("/large", method="HEAD").status, 200)
+        same("end of a large", server.get("/large", "Range: bytes=-10").body, large[-10:])
+        for client in stalled[:20]:
+            client.reset()
+        server.wait_for(requests=10)
+        same("those that waited", stalled[-1].answer().body == large, True)
+        for client in stalled[20:]:
+            client.close()
+        server.wait_idle()
+
+
 def client_that_does_not_read_is_hung_up_on():
     make("large", 64 * MIB)
     with serve("--timeout=1") as server:
@@ -1047,7 +1074,8 @@ TESTS = (
     special_files_are_refused_without_a_wait, file_that_may_not_be_read_is_refused,
     file_that_shrinks_ends_its_connection, file_that_grows_is_sent_as_it_was_promised,
     file_that_is_replaced_is_sent_to_its_end,
-    client_that_does_not_read_holds_up_nobody_and_little, client_that_does_not_read_is_hung_up_on,
+    client_that_does_not_read_holds_up_nobody_and_little,
+    downloads_that_nobody_reads_make_no_small_file_wait, client_that_does_not_read_is_hung_up_on,
     client_that_reads_slowly_gets_it_all, clients_that_hang_up_midway_cost_nothing,
     client_that_says_no_more_is_answered_and_let_go,
     half_a_request_and_an_idle_connection_are_hung_up_on,
