@@ -1294,10 +1294,11 @@ static bool add_range(struct MHD_Response *response, const struct request *reque
 	return add(response, MHD_HTTP_HEADER_CONTENT_RANGE, text);
 }
 
-/* What tells this file from what it was. */
+/* What tells this file from what it was. None was changed later than now. */
 static bool add_validators(struct MHD_Response *response, const struct request *request)
 {
-	const char *date = format_date(request->version.changed.tv_sec);
+	time_t now = time(NULL), changed = request->version.changed.tv_sec;
+	const char *date = format_date(changed < now ? changed : now);
 	char etag[ETAG_SIZE];
 
 	format_etag(etag, &request->version);
@@ -1376,7 +1377,7 @@ static void fail(struct request *request, unsigned status)
 	answer(request, status);
 }
 
-/* If-Range: only the very file, or one whose date is the same to the second and old. */
+/* If-Range: only the very file, or one whose date is the same, and of a second that is over. */
 static bool range_holds(const struct request *request, const char *etag)
 {
 	const char *value = request->headers[IF_RANGE];
@@ -1386,7 +1387,8 @@ static bool range_holds(const struct request *request, const char *etag)
 		return true;
 	if (*value == '"' || strncmp(value, "W/", 2) == 0)
 		return strcmp(value, etag) == 0;
-	return parse_date(value, &date) && date == request->version.changed.tv_sec;
+	return parse_date(value, &date) && date == request->version.changed.tv_sec &&
+	       date < time(NULL);
 }
 
 /* The status that the conditions lead to, and the range. */
@@ -1878,6 +1880,9 @@ static void be_worker(struct worker *worker, pid_t parent)
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
 		die("cannot follow the first process", errno);
 	if (getppid() == parent) {
+		for (unsigned i = 0; i < worker_count; i++)
+			if (&workers[i] != worker)
+				close(workers[i].listener);
 		loop = NULL;
 		serve(worker->listener);
 	}

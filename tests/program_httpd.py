@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from email.utils import formatdate, parsedate_to_datetime
 
 from fuse_mounts import PATIENCE, Skip, run_cases, until
@@ -288,6 +289,18 @@ def if_range():
 
 
 # ---- names and types -------------------------------------------------------------
+
+
+def date_that_is_to_come_is_none():
+    """It is sent as now; no range holds by it, nor by a second that is not over."""
+    make("future", 100)
+    os.utime(path_of("future"), (4000000000, 4000000000))
+    with serve() as server:
+        answer = server.get("/future")
+        assert parsedate_to_datetime(answer["Last-Modified"]) <= \
+            parsedate_to_datetime(answer["Date"]) + timedelta(seconds=1), answer
+        whole = server.get("/future", "Range: bytes=0-0", "If-Range: " + formatdate(4000000000, usegmt=True))
+        same("a range by a date to come", (whole.status, len(whole.body)), (200, 100))
 
 
 def content_types():
@@ -1063,7 +1076,7 @@ TESTS = (
     single_range_is_answered_by_206, range_behind_the_end_is_answered_by_416,
     range_that_is_none_or_several_is_the_whole,
     tag_changes_with_the_file, if_none_match_and_if_match, if_modified_since_and_if_unmodified_since,
-    if_range,
+    if_range, date_that_is_to_come_is_none,
     content_types, types_of_a_file, directories, redirect_names_this_server_alone,
     percent_is_decoded_once,
     other_methods_are_answered_by_405, what_is_no_request_is_answered_by_400_or_the_end,
