@@ -1512,6 +1512,7 @@ static void opened(struct onefd_req *req)
 	request_release(request);
 }
 
+/* A device too, whose open may do something: to see first what it is, with O_PATH, cost a fifth. */
 static void open_path(struct request *request)
 {
 	static const struct open_how beneath = {
