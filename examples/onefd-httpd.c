@@ -1793,6 +1793,20 @@ static void watch_signal(int signo, onefd_signal_fn *fn)
 		die("cannot watch signals", -r);
 }
 
+/* Who reads that we listen may send one: it waits until it is watched, in a worker too. */
+static void hold_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		die("cannot block signals", errno);
+}
+
 static void watch_signals(void)
 {
 	watch_signal(SIGTERM, told_to_end);
@@ -2131,6 +2145,7 @@ int main(int argc, char **argv)
 	    !parse_address(listen_to, &address, &length))
 		misused();
 	(void)signal(SIGPIPE, SIG_IGN);
+	hold_signals();
 	share_descriptors();
 	r = setup_new(&setup, &what);
 	if (r < 0)

@@ -985,6 +985,25 @@ def workers_go_with_their_parent():
         until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
 
+def signal_that_comes_with_the_first_line_is_heeded():
+    """It comes while that line waits in a pipe that is full."""
+    for options in ((), ("--workers=2",)):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        filled = os.write(writer, b"x" * MIB)
+        os.set_blocking(writer, True)
+        with subprocess.Popen([PROGRAM, "--listen=127.0.0.1:0", f"--root={ROOT}", *options],
+                              stdout=writer) as process:
+            os.close(writer)
+            with open(f"/proc/{process.pid}/wchan", encoding="ascii") as place:
+                until(lambda: place.seek(0) == 0 and "pipe_write" in place.read())
+            process.terminate()
+            while os.read(reader, filled):
+                pass
+            same(options, process.wait(timeout=PATIENCE), 0)
+        os.close(reader)
+
+
 def sigterm_waits_for_what_is_in_hand():
     content = make("download", 20 * MIB)
     for signo in (signal.SIGTERM, signal.SIGINT):
@@ -1099,6 +1118,7 @@ TESTS = (
     log_has_a_line_for_each_request, log_line_cannot_be_forged,
     log_to_a_pipe_that_nobody_reads_holds_up_nobody, log_goes_to_stdout, sighup_opens_all_anew,
     workers_share_the_work_and_are_replaced, workers_go_with_their_parent,
+    signal_that_comes_with_the_first_line_is_heeded,
     sigterm_waits_for_what_is_in_hand, sigterm_does_not_wait_for_ever,
     ipv6, wrong_usage_is_status_2, what_cannot_start_says_so_in_a_line)
 
