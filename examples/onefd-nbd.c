@@ -218,8 +218,8 @@ struct request {
 	bool data;			/* ... and pieces follow it */
 	bool trailed;			/* a chunk that tells how it ended follows */
 	struct piece *pieces, *last;	/* of a read, in order */
-	struct out head, tail;
-	char head_bytes[CHUNK_HEADER + 8], tail_bytes[CHUNK_HEADER + 8];
+	struct out head;
+	char head_bytes[CHUNK_HEADER + 8];
 	struct piece first;
 };
 
@@ -724,14 +724,6 @@ static void head_sent(struct out *out)
 	put_request(request);
 }
 
-static void tail_sent(struct out *out)
-{
-	struct request *request = onefd_container(out, struct request, tail);
-
-	request->outs--;
-	put_request(request);
-}
-
 /* Nobody may speak within the data of another: that is waited for. */
 static void push_head(struct request *request, const char *end)
 {
@@ -780,7 +772,7 @@ static char *put_end(struct request *request, char *at, int error)
 	return put16(at, 0);
 }
 
-/* The whole answer to what has no data to give. Never frees the request at once. */
+/* The whole answer to what has no data to give. */
 static void answer(struct request *request, int error)
 {
 	char *at = request->head_bytes;
@@ -813,6 +805,20 @@ static void submit_read(struct piece *piece)
 	onefd_prep_pread(&piece->io, &export->file, piece->buffer + piece->filled,
 			 piece->length - piece->filled, (off_t)(piece->offset + piece->filled));
 	submit(&piece->io, read_piece);
+}
+
+/* After its I/O. What was short goes on: the next tells why, an error or a file's end. */
+static bool is_over(struct piece *piece)
+{
+	struct request *request = piece->request;
+	ssize_t n = piece->io.res;
+
+	request->io--;
+	if (n > 0)
+		piece->filled += (size_t)n;
+	else if (!request->error)
+		request->error = n < 0 ? (int)-n : EIO;
+	return n <= 0 || piece->filled == piece->length;
 }
 
 static void take_range(struct piece *piece)
@@ -915,16 +921,13 @@ static void send_read(struct request *request)
 		connection->speaking = request;
 		return;
 	}
-	if (request->trailed) {
-		request->outs++;
-		push_out(connection, &request->tail, request->tail_bytes,
-			 (size_t)(put_end(request, request->tail_bytes, request->error) -
-				  request->tail_bytes), tail_sent);
-	}
-	if (connection->speaking == request) {
-		connection->speaking = NULL;
-		push_later(connection);
-	}
+	if (connection->speaking != request)
+		return;
+	connection->speaking = NULL;
+	/* Its header has been sent: what was not in the first window came after that. */
+	if (request->trailed)
+		push_head(request, put_end(request, request->head_bytes, request->error));
+	push_later(connection);
 }
 
 static void read_piece(struct onefd_req *io)
@@ -932,15 +935,10 @@ static void read_piece(struct onefd_req *io)
 	struct piece *piece = onefd_container(io, struct piece, io);
 	struct request *request = piece->request;
 
-	request->io--;
-	if (io->res > 0)
-		piece->filled += (size_t)io->res;
-	if (io->res > 0 && piece->filled < piece->length && !request->connection->dead) {
-		submit_read(piece);	/* an error, or the end of a file that was cut, is next */
+	if (!is_over(piece)) {
+		submit_read(piece);
 		return;
 	}
-	if (piece->filled < piece->length && !request->error)
-		request->error = io->res < 0 ? (int)-io->res : EIO;
 	piece->ready = true;
 	if (request->connection->dead)
 		put_request(request);
@@ -1040,15 +1038,10 @@ static void write_piece(struct onefd_req *io)
 	struct piece *piece = onefd_container(io, struct piece, io);
 	struct request *request = piece->request;
 
-	request->io--;
-	if (io->res > 0)
-		piece->filled += (size_t)io->res;
-	if (io->res > 0 && piece->filled < piece->length) {
-		submit_write(piece);	/* why it went no further is next */
+	if (!is_over(piece)) {
+		submit_write(piece);
 		return;
 	}
-	if (piece->filled < piece->length && !request->error)
-		request->error = io->res < 0 ? (int)-io->res : EIO;
 	if (io->res < 0 && io->rw_flags & RWF_DSYNC)
 		request->connection->export->failures++;
 	request->io++;
@@ -1426,7 +1419,8 @@ static size_t take_request(struct connection *connection, const char *bytes)
 	return REQUEST_HEADER;
 }
 
-static size_t take_handshake(struct connection *connection, const char *bytes, size_t length);
+static size_t take_hello(struct connection *connection, const char *bytes, size_t length);
+static size_t take_options(struct connection *connection, const char *bytes, size_t length);
 
 /* How much of it was taken; 0: no more can be now. */
 static size_t take_step(struct connection *connection, const char *bytes, size_t length)
@@ -1440,8 +1434,10 @@ static size_t take_step(struct connection *connection, const char *bytes, size_t
 	}
 	if (connection->payload)
 		return take_payload(connection, bytes, length);
-	if (connection->phase != PHASE_REQUESTS)
-		return take_handshake(connection, bytes, length);
+	if (connection->phase == PHASE_HELLO)
+		return take_hello(connection, bytes, length);
+	if (connection->phase == PHASE_OPTIONS)
+		return take_options(connection, bytes, length);
 	return length < REQUEST_HEADER ? 0 : take_request(connection, bytes);
 }
 
@@ -1891,13 +1887,6 @@ static size_t take_options(struct connection *connection, const char *bytes, siz
 		return 0;
 	take_option(connection, option, bytes + OPTION_HEADER, data);
 	return OPTION_HEADER + data;
-}
-
-static size_t take_handshake(struct connection *connection, const char *bytes, size_t length)
-{
-	if (connection->phase == PHASE_HELLO)
-		return take_hello(connection, bytes, length);
-	return take_options(connection, bytes, length);
 }
 
 /* ---- the turn's end -------------------------------------------------------------- */
