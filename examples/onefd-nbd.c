@@ -1430,6 +1430,9 @@ static size_t take_step(struct connection *connection, const char *bytes, size_t
 	if (connection->skip) {
 		n = length < connection->skip ? length : connection->skip;
 		connection->skip -= n;
+		/* No handshake is prolonged; else it holds nothing, and comes to an end. */
+		if (connection->phase == PHASE_REQUESTS)
+			connection->taken_at = onefd_now(loop);
 		return n;
 	}
 	if (connection->payload)

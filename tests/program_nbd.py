@@ -833,6 +833,25 @@ def file_that_shrinks_is_an_error_never_padded():
             assert plain.read(0, 10000) == content[:10000]
 
 
+def read_that_fails_late_is_told_or_ends_the_connection():
+    """After its header, that is: a large one is read as it is sent."""
+    for flags in 0, nbd.DF, None:
+        path, content = make("shrinks", 32 * MIB)
+        with serve(path) as server:
+            client = server.connect(receive_buffer=65536).greet().go(structured=flags is not None)
+            client.send(nbd.READ, 0, 32 * MIB, flags or 0)
+            assert not client.silent(nbd.PATIENCE)
+            os.truncate(path, 20 * MIB)
+            if flags is None:
+                came = client.file.read()[16:]
+                assert len(came) <= 20 * MIB and came == content[:len(came)]
+                continue
+            client.send(nbd.READ, 1000, 5000)
+            answers = {reply.handle: reply for reply in (client.reply(), client.reply())}
+            assert answers[1].error == nbd.EIO and len(answers[1].chunks) == 1
+            assert answers[2].data == content[1000:6000]
+
+
 def limit() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))
@@ -948,6 +967,19 @@ def slow_reader_gets_every_byte():
         for _ in range(4):
             clock.poll(400)
             assert client.reply().data == content
+
+
+def payload_that_is_refused_may_take_its_time():
+    """It holds nothing: whatever comes of it is progress. A pause is as above."""
+    path, content = make("disk", MIB)
+    with serve("--stall-timeout=1", path) as server:
+        client = server.client()
+        client.send(nbd.WRITE, MIB, 4096)
+        assert client.reply().error == nbd.ENOSPC
+        for _ in range(4):
+            client.send_bytes(bytes(1024))
+            assert client.silent(.4)
+        assert client.read(0, MIB) == content
 
 
 def clients_that_stall_are_hung_up_on():
@@ -1390,10 +1422,12 @@ SERVED = (
     handles_come_back_as_they_were, status_tells_holes, trim_and_zeroes_free_and_keep_blocks,
     flush_on_one_connection_covers_writes_of_another, fua_is_on_the_disk_before_the_answer,
     acknowledged_writes_are_synced_at_the_end,
-    file_that_shrinks_is_an_error_never_padded, file_that_may_not_grow_is_enospc,
+    file_that_shrinks_is_an_error_never_padded,
+    read_that_fails_late_is_told_or_ends_the_connection, file_that_may_not_grow_is_enospc,
     block_device_is_served, half_requests_that_die_cost_nothing,
     reader_that_stops_is_bounded_and_hung_up_on, slow_reader_gets_every_byte,
-    clients_that_stall_are_hung_up_on, idle_clients_are_hung_up_on_if_that_is_asked_for,
+    payload_that_is_refused_may_take_its_time, clients_that_stall_are_hung_up_on,
+    idle_clients_are_hung_up_on_if_that_is_asked_for,
     disconnect_comes_after_what_was_asked, end_of_what_a_client_sends_is_a_disconnect,
     more_connections_than_allowed_wait_their_turn, no_descriptor_does_not_spin,
     descriptors_are_as_many_as_are_allowed, exports_are_told_apart,
