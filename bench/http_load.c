@@ -65,7 +65,7 @@ static struct paths hot, cold;
 static size_t hot_size;
 static unsigned hot_connections = 32, cold_connections = 8;
 static double rate = 1000, seconds = 3;
-static bool cold_once;
+static bool cold_once, copies;
 
 static struct connection hots[CONNECTIONS], colds[CONNECTIONS], *free_hots;
 static uint32_t *samples;
@@ -337,13 +337,19 @@ static void lose_cold(int epoll, struct connection *c)
 	watch(epoll, EPOLL_CTL_DEL, c, 0);
 }
 
-/* MSG_TRUNC: what was received goes without a copy, for it is the server that is measured. */
+/* With MSG_TRUNC what was received goes without a copy, as if the client were elsewhere. */
+static ssize_t take_cold(struct connection *c)
+{
+	static char bytes[DRAIN];
+	size_t most = c->left < DRAIN ? c->left : DRAIN;
+
+	return recv(c->fd, bytes, most, MSG_DONTWAIT | (copies ? 0 : MSG_TRUNC));
+}
+
 static void read_cold(int epoll, struct connection *c)
 {
 	const char *body;
-	ssize_t n = c->in_body ? recv(c->fd, NULL, c->left < DRAIN ? c->left : DRAIN,
-				      MSG_DONTWAIT | MSG_TRUNC)
-			       : take_head(c, &body);
+	ssize_t n = c->in_body ? take_cold(c) : take_head(c, &body);
 
 	if (n < 0 && c->in_body && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -462,6 +468,7 @@ static void usage(FILE *out)
 	      "  --cold=FILE           paths that are downloaded beside\n"
 	      "  --cold-connections=N  so many at a time (8)\n"
 	      "  --cold-once           each of them once\n"
+	      "  --copy                take their bytes, as a client on the same machine would\n"
 	      "  --seconds=N           so long (3)\n",
 	      out);
 }
@@ -488,6 +495,7 @@ static void read_options(int argc, char **argv)
 		{ "cold", required_argument, NULL, 'c' },
 		{ "cold-connections", required_argument, NULL, 'm' },
 		{ "cold-once", no_argument, NULL, 'o' },
+		{ "copy", no_argument, NULL, 'y' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ 0 },
 	};
@@ -515,6 +523,9 @@ static void read_options(int argc, char **argv)
 			break;
 		case 'o':
 			cold_once = true;
+			break;
+		case 'y':
+			copies = true;
 			break;
 		case 's':
 			seconds = number(optarg, 0.001, 1e6);

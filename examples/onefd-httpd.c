@@ -46,7 +46,7 @@
 #define STATUS_FAILED	1
 #define STATUS_USAGE	2
 #define SMALL		(64u << 10)	/* files up to here are read whole */
-#define BLOCK		(128u << 10)	/* others by so much */
+#define BLOCK		(64u << 10)	/* others by so much */
 #define LOG_MOST	(1u << 20)	/* of lines that are not written yet */
 #define LINE_MOST	(16u << 10)
 #define MEMORY		(8u << 10)	/* MHD's of a connection: bounds what a client sends */

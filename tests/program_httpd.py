@@ -660,7 +660,7 @@ def downloads_that_nobody_reads_make_no_small_file_wait():
         stalled = [server.connect(receive_buffer=4096) for _ in range(30)]
         for client in stalled:
             client.ask("/large")
-        server.wait_for(requests=30, bytes=12 * 128 * 1024)
+        server.wait_for(requests=30, bytes=12 * 64 * 1024)
         for _ in range(20):
             same("small", server.get("/small").status, 200)
         same("head of a large", server.get("/large", method="HEAD").status, 200)
