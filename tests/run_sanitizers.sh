@@ -16,6 +16,7 @@ quick='child embed faults heap histogram loop rules signal task timer watch'
 requests='context direct file found names pool prefetch sendfile stream window writes'
 fuse='fuse fuse_splice fuse_device'
 mounts='program_fuse program_fuse_data program_fuse_names program_fuse_faults program_fuse_faulty program_slowfs'
+servers='program_nbd program_nbd_hostile program_nbd_load program_httpd program_httpd_hostile program_httpd_load'
 hosts='host_ends host_ways hosts'
 faulty='closed eio held truncated'
 status=0
@@ -46,7 +47,7 @@ for tool in ${*:-asan tsan valgrind}; do
 	case $tool in
 	asan)
 		set_up build-asan -Db_sanitize=address,undefined -Db_lundef=false
-		run build-asan --setup asan $(present build-asan $quick $requests $hosts $fuse $mounts sys \
+		run build-asan --setup asan $(present build-asan $quick $requests $hosts $fuse $mounts $servers sys \
 			$faulty large pages random counts counts_mounted faults_mounted rules_mounted \
 			slow_ext4 slow_xfs slow_btrfs)
 		;;
