@@ -2005,6 +2005,8 @@ static void add_connection(int fd)
 		return;
 	}
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);	/* a TCP one's */
+	/* One that is idle may stay, but not when its machine has gone. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
 	onefd_watch_init(&connection->watch, fd, connection_ready);
 	onefd_timer_init(&connection->timer, time_is_up);
 	connection->taken_at = onefd_now(loop);
