@@ -57,10 +57,10 @@ examples_are_installed_and_run() {
 	done
 }
 
-# The commands that the EXAMPLES of page @1 show, with folders of ours for those named.
+# The commands that the EXAMPLES of page @1 show, with folders of ours for those named, and any port.
 shown() {
 	sed -n '/^\.Sh EXAMPLES/,/^\.Sh SEE/s/^\.Dl \$ //p' "$1" |
-		sed "s|/srv/backup/|$top/backup/|; s|/usr/lib|$source/lib|"
+		sed "s|/srv/backup/|$top/backup/|; s|/usr/lib|$source/lib|; s|:8080 |:0 |"
 }
 
 # A server says where it is, and ends when it is told to.
