@@ -5,6 +5,8 @@ Usage: program_nbd_stall.py ONEFD_NBD NBD_STALL [prepare DIR]
 
 NBD_STALL is the program nbd_stall.c. NBD_STALL_SECONDS (1.5) is how long each measures, and
 how long the disk stands still. With QEMU_NBD=1 the same figures of qemu-nbd, as comments.
+Nothing may take as long as the disk does; with STALL_STRICT=1 the bounds are what a quiet
+machine shows.
 """
 import mmap
 import os
@@ -18,7 +20,7 @@ from nbd import MIB, Peer, Server
 
 PROGRAM, STALL = sys.argv[1:3]
 SECONDS = float(os.environ.get("NBD_STALL_SECONDS", "1.5"))
-P99_US, MOST_US = 1000, 25000
+P99_US, MOST_US = (1000, 25000) if os.environ.get("STALL_STRICT") else (50000, 190000)
 
 
 class Stall:
@@ -96,14 +98,10 @@ def measure(server, readers, seconds):
         return head, stall.cold()
 
 
-def soon(look):
-    """A server that waits for the disk is late every time, a machine at other work is not."""
-    for _ in range(3):
-        head, said = look()
-        if head[0] > 50 and head[2] <= P99_US and head[3] <= MOST_US:
-            return said
-        print("# " + said)
-    raise AssertionError(said)
+def in_time(measured):
+    head, said = measured
+    assert head[0] > 50 and head[2] <= P99_US and head[3] <= MOST_US, said
+    return said
 
 
 def serve_beside(readers):
@@ -117,11 +115,11 @@ def serve_beside(readers):
 
 
 def head_in_memory_does_not_wait_beside_8_readers():
-    return soon(lambda: serve_beside(8))
+    return in_time(serve_beside(8))
 
 
 def head_in_memory_does_not_wait_beside_32_readers():
-    return soon(lambda: serve_beside(32))
+    return in_time(serve_beside(32))
 
 
 def serve_beside_stopped_disk():
@@ -148,7 +146,7 @@ def serve_beside_stopped_disk():
 
 
 def disk_that_stands_still_holds_up_nothing_in_memory():
-    return soon(serve_beside_stopped_disk)
+    return in_time(serve_beside_stopped_disk())
 
 
 def peers_beside():
