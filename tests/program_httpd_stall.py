@@ -4,8 +4,9 @@
 Usage: program_httpd_stall.py ONEFD_HTTPD HTTP_LOAD [prepare DIR]
 
 A hot file of 4 KiB is asked for every 5 ms, its latency counted from when it was due. Beside it
-are downloads of what is cold: the directories, the inodes and the contents. Nothing may take as
-long as the disk does; with STALL_STRICT=1 the bounds are what a quiet machine shows.
+are downloads of what is cold: the directories, the inodes and the contents. Half may take
+1 ms at most, however busy the machine, and nothing as long as the disk does; with STALL_STRICT=1
+the bounds are what a quiet machine shows.
 ONEFD_STALL_SECONDS is for how long the device stands still (2).
 """
 import json
@@ -26,6 +27,7 @@ COLD = [f"/c{i}/d/file" for i in range(48)]
 COLD_SIZE = 5 << 20
 SECONDS = 3
 STALL = float(os.environ.get("ONEFD_STALL_SECONDS", "2"))
+MEDIAN_US = 1000
 P99_US, MAX_US = (1000, 25000) if os.environ.get("STALL_STRICT") else (50000, 190000)
 
 
@@ -81,7 +83,7 @@ def show(said, title):
 def look(said, title):
     show(said, title)
     assert said["errors"] == said["cold_errors"] == 0, said
-    assert said["p99_us"] <= P99_US and said["max_us"] <= MAX_US, said
+    assert said["p50_us"] <= MEDIAN_US and said["p99_us"] <= P99_US and said["max_us"] <= MAX_US, said
 
 
 def hot_file_does_not_wait_for_cold_ones(server, cold):

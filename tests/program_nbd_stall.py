@@ -5,8 +5,8 @@ Usage: program_nbd_stall.py ONEFD_NBD NBD_STALL [prepare DIR]
 
 NBD_STALL is the program nbd_stall.c. NBD_STALL_SECONDS (1.5) is how long each measures, and
 how long the disk stands still. With QEMU_NBD=1 the same figures of qemu-nbd, as comments.
-Nothing may take as long as the disk does; with STALL_STRICT=1 the bounds are what a quiet
-machine shows.
+Half may take 1 ms at most, however busy the machine, and nothing as long as the disk does; with
+STALL_STRICT=1 the bounds are what a quiet machine shows.
 """
 import mmap
 import os
@@ -20,6 +20,7 @@ from nbd import MIB, Peer, Server
 
 PROGRAM, STALL = sys.argv[1:3]
 SECONDS = float(os.environ.get("NBD_STALL_SECONDS", "1.5"))
+MEDIAN_US = 1000
 P99_US, MOST_US = (1000, 25000) if os.environ.get("STALL_STRICT") else (50000, 190000)
 
 
@@ -100,7 +101,7 @@ def measure(server, readers, seconds):
 
 def in_time(measured):
     head, said = measured
-    assert head[0] > 50 and head[2] <= P99_US and head[3] <= MOST_US, said
+    assert head[0] > 50 and head[1] <= MEDIAN_US and head[2] <= P99_US and head[3] <= MOST_US, said
     return said
 
 
