@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -159,6 +160,23 @@ static inline void warm(int fd, off_t offset, size_t len)
 	for (off_t at = offset; at < offset + (off_t)len; at += PAGE)
 		ck_assert_int_eq(pread(again, page, PAGE, at), PAGE);
 	close(again);
+}
+
+/* The file, to keep pages of it in memory until munmap(). */
+static inline char *map_data(int fd)
+{
+	void *map = mmap(NULL, DATA_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+
+	ck_assert_ptr_ne(map, MAP_FAILED);
+	must_libc(madvise(map, DATA_SIZE, MADV_RANDOM));
+	return map;
+}
+
+/* Like warm(), of such a map; but there they stay, whoever on this machine empties
+ * the page cache meanwhile. */
+static inline void keep_warm(const char *map, off_t offset, size_t len)
+{
+	must_libc(mlock(map + offset, len));
 }
 
 /* Where a page that is in no memory stands: in "a", or in the image it is on. */

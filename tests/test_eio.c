@@ -103,18 +103,22 @@ START_TEST(it_ends_a_large_read)
 }
 END_TEST
 
-/* Half of the reads meet a bad page, two good ones being in memory before it;
- * the others are of good pages, of the same file and of another. */
+/*
+ * A third of the reads meet a bad page, two good ones being in memory before it;
+ * the others are of good pages, of the same file and of another. The two must
+ * stay there: fetched with the bad one, they may be of one folio with it.
+ */
 START_TEST(others_beside_it_have_their_data)
 {
 	struct job *jobs = make_jobs(3 * COUNT, 4 * PAGE);
 	struct onefd_file file, other_file;
 	int fd = open_file(_i, &file), other = open_file((_i + 1) % place_count(), &other_file);
+	char *map = map_data(fd);
 
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, (4 * i + 2) * PAGE, "fail", EIO);
 	for (int i = 0; i < COUNT; i++)
-		warm(fd, 4 * i * PAGE, 2 * PAGE);
+		keep_warm(map, 4 * i * PAGE, 2 * PAGE);
 	for (int i = 0; i < COUNT; i++) {
 		submit_read(&jobs[3 * i], &file, 4 * PAGE, i * 4 * PAGE);
 		submit_read(&jobs[3 * i + 1], &file, 4 * PAGE, 8 * MEBI + i * 32 * PAGE);
@@ -124,6 +128,7 @@ START_TEST(others_beside_it_have_their_data)
 	for (int i = 0; i < 3 * COUNT; i++)
 		check_read(&jobs[i], i % 3 ? 4 * PAGE : 2 * PAGE);
 	free_jobs(jobs, 3 * COUNT);
+	munmap(map, DATA_SIZE);
 	close(fd);
 	close(other);
 }

@@ -214,16 +214,18 @@ START_TEST(hits_pass_by_what_waits)
 	struct job *jobs = make_jobs(2 * COUNT, PAGE);
 	struct onefd_file file;
 	int fd = open_file(_i, &file);
+	char *map;
 
 	if (on_fuse(_i)) {
 		free_jobs(jobs, 2 * COUNT);
 		close(fd);
 		skip("FUSE does not say what is in memory");
 	}
+	map = map_data(fd);
 	for (int i = 0; i < COUNT; i++)
 		spoil(_i, fd, i * APART, "hold", 0);
 	for (int i = 0; i < COUNT; i++)
-		warm(fd, i * APART + APART / 2, PAGE);
+		keep_warm(map, i * APART + APART / 2, PAGE);
 	for (int i = 0; i < 2 * COUNT; i++)
 		submit_read(&jobs[i], &file, PAGE, i * (APART / 2));
 	must(onefd_dispatch(loop, 0));
@@ -245,6 +247,7 @@ START_TEST(hits_pass_by_what_waits)
 	for (int i = 0; i < 2 * COUNT; i++)
 		check_read(&jobs[i], PAGE);
 	free_jobs(jobs, 2 * COUNT);
+	munmap(map, DATA_SIZE);
 	close(fd);
 }
 END_TEST
