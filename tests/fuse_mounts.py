@@ -1,23 +1,8 @@
-"""What the tests of onefd-fuse in Python share: mounts that go again, and TAP."""
+"""What the tests of onefd-fuse in Python share: mounts that go again."""
 import os
 import signal
 import subprocess
 import sys
-import time
-import traceback
-
-PATIENCE = 60  # seconds: bounds a failure, measures nothing
-
-
-class Skip(Exception):
-    pass
-
-
-def until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.002)
 
 
 def mounted(path):
@@ -57,12 +42,6 @@ def end_daemon(process, *paths):
             subprocess.run(["umount", "-l", path], check=True)
 
 
-def find_places(default):
-    """(name, directory) of each file system of ONEFD_TEST_DIRS (mounts.sh), or those of @default()."""
-    words = os.environ.get("ONEFD_TEST_DIRS", "").split(":")
-    return list(zip(words[::2], words[1::2])) or default()
-
-
 def begin():
     """For who may mount; others are told so."""
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
@@ -70,21 +49,3 @@ def begin():
         sys.exit(0)
     # Its mounts go, too, when it takes too long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-
-
-def run_cases(cases, names):
-    """Each is (title, call, arguments); those of @names alone, if there are any. Answers the exit status."""
-    cases = [case for case in cases if not names or case[0].split()[0] in names]
-    failed = 0
-    print(f"1..{len(cases)}")
-    for number, (title, call, *arguments) in enumerate(cases, 1):
-        try:
-            call(*arguments)
-            print(f"ok {number} - {title}", flush=True)
-        except Skip as reason:
-            print(f"ok {number} - {title} # SKIP {reason}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {number} - {title}")
-            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
-    return failed != 0

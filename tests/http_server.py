@@ -10,7 +10,7 @@ import struct
 import subprocess
 import threading
 
-from fuse_mounts import PATIENCE, until
+from tap import PATIENCE, until
 
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""What the tests of onefd-nbd share: its start and end, NBD clients by hand, and TAP.
+"""What the tests of onefd-nbd share: its start and end, and NBD clients by hand.
 
 Not a test. The protocol is here a second time on purpose, from its specification
 (fixed newstyle with structured replies): what the server takes for granted is not
@@ -9,16 +9,15 @@ import mmap
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import tempfile
-import time
-import traceback
 
-PATIENCE = 60  # seconds: bounds a failure, measures nothing
+import tap
+from tap import PATIENCE, Child, needs, until
+
 ROOT = tempfile.mkdtemp(prefix="onefd-nbd.")
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -44,10 +43,6 @@ CHUNK_ERROR, CHUNK_ERROR_OFFSET = 0x8001, 0x8002
 EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN = 1, 5, 12, 22, 28, 75, 95, 108
 
 
-class Skip(Exception):
-    """The reason why a test cannot run here."""
-
-
 class Gone(Exception):
     """The server has closed the connection."""
 
@@ -55,7 +50,7 @@ class Gone(Exception):
 # ---- servers ------------------------------------------------------------------
 
 
-class Server:
+class Server(Child):
     """onefd-nbd, on a UNIX socket, or with tcp=True on a port of its own choice."""
 
     count = 0
@@ -141,14 +136,9 @@ class Server:
             (self.process.returncode, said[0], said[1].decode())
         assert not self.path or not os.path.lexists(self.path), "the socket is left"
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, kind, *_):
-        if kind:
-            self.process.kill()
-            self.process.communicate()
-        elif self.process.returncode is None:
+        super().__exit__(kind)
+        if self.process.returncode is None:
             self.stop()
 
 
@@ -467,46 +457,12 @@ def resident_pages(path):
     return sum(page & 1 for page in pages)
 
 
-# ---- TAP ----------------------------------------------------------------------
-
-
-def needs(*tools):
-    for tool in tools:
-        if not shutil.which(tool):
-            raise Skip(f"{tool} is not installed")
-
-
-def until(condition, explain=lambda: "it never came"):
-    """Polls what has no event of its own: a directory in /proc."""
-    clock = select.poll()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        clock.poll(10)
-    raise AssertionError(explain())
+# ---- the whole ------------------------------------------------------------------
 
 
 def run(tests):
-    """Each a function, or one with its arguments; ends what it leaves behind."""
-    failed = 0
-    print(f"1..{len(tests)}")
+    """Ends what they leave behind."""
     try:
-        for number, test in enumerate(tests, 1):
-            name = test.__name__
-            start = time.monotonic()
-            try:
-                said = test()
-                print(f"ok {number} - {name}", flush=True)
-                if os.environ.get("TIMES"):
-                    print(f"# {time.monotonic() - start:.2f} s {name}")
-                if said:
-                    print("# " + said.replace("\n", "\n# "), flush=True)
-            except Skip as reason:
-                print(f"ok {number} - {name} # SKIP {reason}", flush=True)
-            except Exception:  # pylint: disable=broad-except
-                failed += 1
-                print(f"not ok {number} - {name}")
-                print("# " + traceback.format_exc().strip().replace("\n", "\n# "), flush=True)
+        return tap.run(tests)
     finally:
         subprocess.run(["rm", "-rf", ROOT], check=True)
-    return failed != 0

@@ -16,14 +16,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 
-PATIENCE = 60  # seconds: bounds a failure, measures nothing
+from tap import PATIENCE, Child, run, until
+
 ROOT = tempfile.mkdtemp(prefix="onefd-evserver.")
 FAULTY = os.environ.get("ONEFD_FAULTY_SOCKET")
 
 
-class Server:
+class Server(Child):
     def __init__(self, *options, root=ROOT):
         self.process = subprocess.Popen(
             [*sys.argv[2:], sys.argv[1], *options, root],
@@ -52,14 +52,9 @@ class Server:
         said = self.process.communicate(timeout=PATIENCE)[1]
         assert (self.process.returncode, said) == (0, ""), (self.process.returncode, said)
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, kind, *_):
-        if kind:
-            self.process.kill()
-            self.process.communicate()
-        elif self.process.returncode is None:
+        super().__exit__(kind)
+        if self.process.returncode is None:
             self.stop()
 
 
@@ -143,16 +138,6 @@ def make(name, size):
     with open(os.path.join(ROOT, name), "wb") as file:
         file.write(content := os.urandom(size))
     return content
-
-
-def until(condition):
-    """Polls what has no event of its own: a directory in /proc."""
-    clock = select.poll()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        clock.poll(10)
-    raise AssertionError("it never came")
 
 
 # ---- what is served -----------------------------------------------------------
@@ -466,20 +451,6 @@ HELD = (
     stopped_while_files_are_held_ends_in_order)
 
 
-def run(tests):
-    failed = 0
-    print(f"1..{len(tests)}")
-    for number, test in enumerate(tests, 1):
-        try:
-            test()
-            print(f"ok {number} - {test.__name__}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {number} - {test.__name__}")
-            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
-    return failed
-
-
 status = run(HELD if FAULTY else SERVED)
 subprocess.run(["rm", "-rf", ROOT], check=True)
-sys.exit(status != 0)
+sys.exit(status)

@@ -23,7 +23,8 @@ import sys
 import tempfile
 import time
 
-from fuse_mounts import PATIENCE, Skip, abort, begin, end_daemon, find_places, mounted, run_cases, until
+from fuse_mounts import abort, begin, end_daemon, mounted
+from tap import PATIENCE, Skip, find_places, needs, run, same, until
 
 DAEMON = os.path.realpath(sys.argv[1])
 TOP = tempfile.mkdtemp(prefix="onefd-fuse.")
@@ -31,10 +32,6 @@ F_OFD_SETLK, F_OFD_SETLKW = 37, 38
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.fallocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
-
-
-def same(what, left, right):
-    assert left == right, f"{what}: {left!r} is not {right!r}"
 
 
 def error_of(function, *args):
@@ -670,8 +667,7 @@ class Delay:
     """Every @call of the daemon's takes 10 ms more."""
 
     def __init__(self, mount, call):
-        if not shutil.which("strace"):
-            raise Skip("needs strace")
+        needs("strace")
         self.mount, self.call = mount, call
 
     def __enter__(self):
@@ -1169,7 +1165,7 @@ def main():
     os.umask(0)
     os.chmod(TOP, 0o755)
     places = find_places(lambda: [("here", TOP), *make_overlay()])
-    status = run_cases(cases(places), sys.argv[2:])
+    status = run(cases(places), sys.argv[2:])
     if ("overlay", TOP + "/overlay-all") in places:
         subprocess.run(["umount", TOP + "/overlay-all"], check=True)
     return status

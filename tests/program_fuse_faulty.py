@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 
-from fuse_mounts import PATIENCE, Skip, abort, begin, end_daemon, mounted, run_cases, until
+from fuse_mounts import abort, begin, end_daemon, mounted
+from tap import PATIENCE, Skip, run, until
 
 PAGE = 4096
 DAEMON = os.path.realpath(os.environ.get("FUSE_DAEMON", sys.argv[1]))
@@ -295,7 +296,7 @@ TESTS = (
 
 def main():
     begin()
-    return run_cases([(test.__name__, test) for test in TESTS], sys.argv[3:])
+    return run(TESTS, sys.argv[3:])
 
 
 sys.exit(main())

@@ -21,7 +21,9 @@ import threading
 import time
 import traceback
 
-from fuse_mounts import PATIENCE, Skip, begin, end_daemon, find_places, mounted, run_cases, targets, until
+from fuse_mounts import begin, end_daemon, mounted, targets
+import tap
+from tap import PATIENCE, Skip, find_places, needs, until
 
 DAEMON = os.path.realpath(sys.argv[1])
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -693,8 +695,7 @@ def set_id_bits_go_when_others_change_a_file():
 
 def set_id_bits_go_where_a_worker_cannot_act_as_its_caller():
     """Root may leave them, even without CAP_SETPCAP."""
-    if not shutil.which("setpriv"):
-        raise Skip("needs setpriv")
+    needs("setpriv")
     with Mount("-oallow_other,suid", wrap=["setpriv", "--bounding-set=-setpcap"]) as mount:
         os.chmod(mount.source, 0o777)
         write(mount.source + "/f", "text")
@@ -859,8 +860,7 @@ def attributes_that_come_are_seen_at_once():
 
 def strace(log, calls, fault):
     """What stands before the daemon."""
-    if not shutil.which("strace"):
-        raise Skip("needs strace")
+    needs("strace")
     os.environ["ASAN_OPTIONS"] = "detect_leaks=0"  # leaks are looked for by ptrace too
     return ["strace", "-f", "-qq", "-o", log, "-e", "trace=" + calls, "-e", "inject=" + fault]
 
@@ -1108,9 +1108,9 @@ def run_in(place, test):
 
 def main():
     begin()
-    return run_cases([(f"{test.__name__} {name}", run_in, place, test)
-                      for name, place in find_places(lambda: [("here", tempfile.gettempdir())]) for test in TESTS],
-                     sys.argv[2:])
+    return tap.run([(f"{test.__name__} {name}", run_in, place, test)
+                    for name, place in find_places(lambda: [("here", tempfile.gettempdir())]) for test in TESTS],
+                   sys.argv[2:])
 
 
 sys.exit(main())

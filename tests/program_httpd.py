@@ -18,8 +18,8 @@ import time
 from datetime import timedelta
 from email.utils import formatdate, parsedate_to_datetime
 
-from fuse_mounts import PATIENCE, Skip, run_cases, until
-from http_server import Client, Server, request
+from http_server import Server, request
+from tap import PATIENCE, Skip, needs, run, same, until
 
 PROGRAM = os.path.realpath(sys.argv[1])
 TOP = tempfile.mkdtemp(prefix="onefd-httpd.")
@@ -51,10 +51,6 @@ def make(name, content):
     return content
 
 
-def same(what, left, right):
-    assert left == right, f"{what}: {left!r:.300} is not {right!r:.300}"
-
-
 def statuses(server, expected, *headers, **how):
     """Asks for each path of @expected; its status is that, or one of those."""
     with server.connect() as client:
@@ -79,8 +75,7 @@ def files_of_every_size_come_to_the_byte():
 
 
 def curl_gets_them_too():
-    if not shutil.which("curl"):
-        raise Skip("curl is not installed")
+    needs("curl")
     files = {f"/curl/{size}": make(f"curl/{size}", size) for size in (0, 70000, 5 * MIB)}
     with serve() as server:
         for path, content in files.items():
@@ -1124,7 +1119,7 @@ TESTS = (
 
 os.mkdir(ROOT)
 try:
-    status = run_cases([(test.__name__, test) for test in TESTS], sys.argv[2:])
+    status = run(TESTS, sys.argv[2:])
 finally:
     shutil.rmtree(TOP)
 sys.exit(status)

@@ -18,8 +18,8 @@ import tempfile
 import threading
 import time
 
-from fuse_mounts import PATIENCE, run_cases, until
 from http_server import Server, request
+from tap import PATIENCE, run, until
 
 PROGRAM = os.path.realpath(sys.argv[1])
 SESSIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 400
@@ -301,7 +301,7 @@ def hostile_sessions_cost_nobody_anything():
 
 print(f"# seed {SEED}, {SESSIONS} sessions, {PATIENCE} s of patience", flush=True)
 try:
-    status = run_cases([("hostile_sessions_cost_nobody_anything", hostile_sessions_cost_nobody_anything)], [])
+    status = run([hostile_sessions_cost_nobody_anything])
 finally:
     shutil.rmtree(TOP)
 sys.exit(status)

@@ -15,8 +15,8 @@ import struct
 import sys
 import tempfile
 
-from fuse_mounts import PATIENCE, run_cases, until
 from http_server import Server, request
+from tap import PATIENCE, run, until
 
 PROGRAM = os.path.realpath(sys.argv[1])
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -90,8 +90,7 @@ def thousands_of_connections_are_answered_while_all_stay():
 
 print(f"# {COUNT} connections", flush=True)
 try:
-    status = run_cases([("thousands_of_connections_are_answered_while_all_stay",
-                         thousands_of_connections_are_answered_while_all_stay)], [])
+    status = run([thousands_of_connections_are_answered_while_all_stay])
 finally:
     shutil.rmtree(TOP)
 sys.exit(status)

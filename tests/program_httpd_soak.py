@@ -15,8 +15,8 @@ import tempfile
 import threading
 import time
 
-from fuse_mounts import run_cases, until
 from http_server import Server
+from tap import run, until
 
 PROGRAM = os.path.realpath(sys.argv[1])
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 600
@@ -145,7 +145,7 @@ def clients_come_and_go_and_leave_nothing():
 
 print(f"# seed {SEED}, {SECONDS} seconds", flush=True)
 try:
-    status = run_cases([("clients_come_and_go_and_leave_nothing", clients_come_and_go_and_leave_nothing)], [])
+    status = run([clients_come_and_go_and_leave_nothing])
 finally:
     shutil.rmtree(TOP)
 sys.exit(status)

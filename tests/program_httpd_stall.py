@@ -18,8 +18,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
-from fuse_mounts import PATIENCE, run_cases
 from http_server import Server
+from tap import PATIENCE, run
 
 PROGRAM, LOAD = (os.path.realpath(path) for path in sys.argv[1:3])
 HOT = 16
@@ -115,11 +115,11 @@ with Server(PROGRAM, TOP) as the_server:
     quiet, _ = hot_beside(the_server, [], SECONDS)
     show(quiet, "with nothing beside")
     # Others each time: what one of them has read is cold no more.
-    status = run_cases([
+    status = run([
         ("hot_file_does_not_wait_for_8_cold_ones",
          hot_file_does_not_wait_for_cold_ones, the_server, COLD[:8]),
         ("hot_file_does_not_wait_for_32_cold_ones",
          hot_file_does_not_wait_for_cold_ones, the_server, COLD[8:40]),
         ("hot_file_does_not_wait_for_a_disk_that_stands_still",
-         hot_file_does_not_wait_for_a_disk_that_stands_still, the_server, COLD[40:])], [])
+         hot_file_does_not_wait_for_a_disk_that_stands_still, the_server, COLD[40:])])
 sys.exit(status)

@@ -22,7 +22,8 @@ import sys
 import time
 
 import nbd
-from nbd import MIB, Gone, Server, Skip, content_of, in_root, make, needs, until
+from nbd import MIB, Gone, Server, content_of, in_root, make
+from tap import PATIENCE, Skip, needs, until
 
 PROGRAM = [*sys.argv[2:], *sys.argv[1:2]]
 FAULTY = os.environ.get("ONEFD_FAULTY_SOCKET")
@@ -55,7 +56,7 @@ def ways():
 
 def call(*words):
     end = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                         stdin=subprocess.DEVNULL, timeout=nbd.PATIENCE, check=False)
+                         stdin=subprocess.DEVNULL, timeout=PATIENCE, check=False)
     assert end.returncode == 0, (words, end.returncode, end.stderr, end.stdout)
     return end.stdout
 
@@ -755,7 +756,7 @@ class Trace:
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=nbd.PATIENCE)
+        self.process.communicate(timeout=PATIENCE)
 
 
 def files_open(server, path):
@@ -808,7 +809,7 @@ def acknowledged_writes_are_synced_at_the_end():
         with Trace(server) as trace:
             server.process.send_signal(signal.SIGTERM)
             server.gone()
-            assert trace.process.wait(nbd.PATIENCE) is not None
+            assert trace.process.wait(PATIENCE) is not None
             assert trace.syncs() > 0
     finally:
         server.process.kill()
@@ -840,7 +841,7 @@ def read_that_fails_late_is_told_or_ends_the_connection():
         with serve(path) as server:
             client = server.connect(receive_buffer=65536).greet().go(structured=flags is not None)
             client.send(nbd.READ, 0, 32 * MIB, flags or 0)
-            assert not client.silent(nbd.PATIENCE)
+            assert not client.silent(PATIENCE)
             os.truncate(path, 20 * MIB)
             if flags is None:
                 came = client.file.read()[16:]
@@ -998,12 +999,12 @@ def clients_that_stall_are_hung_up_on():
         payload.send_bytes(nbd.pack_request(nbd.WRITE, 0, 1000) + bytes(999))
         # No handshake is prolonged by going on for ever.
         try:
-            while time.monotonic() < start + nbd.PATIENCE:
+            while time.monotonic() < start + PATIENCE:
                 chatty.option(nbd.LIST)
         except Gone:
             pass
         for client in silent, half, header, payload:
-            client.socket.settimeout(nbd.PATIENCE)
+            client.socket.settimeout(PATIENCE)
             client.file.read(18 if client is silent else 0)
             assert client.closed()
         took = time.monotonic() - start
@@ -1019,7 +1020,7 @@ def idle_clients_are_hung_up_on_if_that_is_asked_for():
         start = time.monotonic()
         while not select.select([unused.socket], [], [], 0)[0]:
             assert used.read(0, 4096) == content[:4096]
-            assert time.monotonic() < start + nbd.PATIENCE
+            assert time.monotonic() < start + PATIENCE
         assert time.monotonic() > start + .9
         assert unused.closed() and used.closed()
         server.until_idle()
@@ -1135,7 +1136,7 @@ def stopped_with_requests_in_hand_answers_them():
                         client.socket.send(packet)
                     except BlockingIOError:
                         pass
-                    client.socket.settimeout(nbd.PATIENCE)
+                    client.socket.settimeout(PATIENCE)
                 answers = [[clients[0].reply()]] + [[] for _ in clients[1:]]
                 server.process.send_signal(signo)
                 for number, client in enumerate(clients):
@@ -1267,7 +1268,7 @@ def addresses_are_those_that_are_asked_for():
                 assert client.recv(16, socket.MSG_WAITALL) == nbd.GREETING
         finally:
             process.terminate()
-            process.communicate(timeout=nbd.PATIENCE)
+            process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
 
 
@@ -1279,7 +1280,7 @@ class Disk:
 
     def __enter__(self):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(nbd.PATIENCE)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect(FAULTY)
         self.held = 0
         return self

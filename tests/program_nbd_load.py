@@ -13,7 +13,8 @@ import sys
 import time
 
 import nbd
-from nbd import KIB, MIB, Client, Gone, Peer, Server, Skip, make
+from nbd import KIB, MIB, Client, Gone, Peer, Server, make
+from tap import Skip
 
 PROGRAM = sys.argv[1]
 CONNECTIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 4000

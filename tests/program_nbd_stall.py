@@ -17,6 +17,7 @@ import sys
 
 import nbd
 from nbd import MIB, Peer, Server
+from tap import PATIENCE, Child, until
 
 PROGRAM, STALL = sys.argv[1:3]
 SECONDS = float(os.environ.get("NBD_STALL_SECONDS", "1.5"))
@@ -24,7 +25,7 @@ MEDIAN_US = 1000
 P99_US, MOST_US = (1000, 25000) if os.environ.get("STALL_STRICT") else (50000, 190000)
 
 
-class Stall:
+class Stall(Child):
     """nbd_stall at work, for as long as is wanted."""
 
     def __init__(self, server, readers):
@@ -46,17 +47,9 @@ class Stall:
         return tuple(map(int, line[1:]))
 
     def cold(self):
-        said, _ = self.process.communicate(timeout=nbd.PATIENCE)
+        said, _ = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
         return int(said.split()[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind:
-            self.process.kill()
-            self.process.communicate()
 
 
 def disk():
@@ -75,7 +68,7 @@ def make_cold():
     """All but the head, which stays: what is mapped nobody's dropping of caches takes."""
     with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
         file.write("3")
-    nbd.until(lambda: nbd.drop_pages(disk()) == 0)
+    until(lambda: nbd.drop_pages(disk()) == 0)
     with open(disk(), "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         file.read(MIB)
