@@ -312,6 +312,7 @@ int requests_open(struct onefd *loop, const struct onefd_config *asked)
 	if (!config.threads)
 		config.threads = DEFAULT_THREADS;
 	list_init(&requests->queued);
+	list_init(&requests->names);
 	list_init(&requests->backlog);
 	list_init(&requests->polls_backlog);
 	list_init(&requests->done);
@@ -361,6 +362,7 @@ bool requests_ready(struct onefd *loop)
 	if (!requests->out)
 		return false;
 	return !list_empty(&requests->done) || !list_empty(&requests->queued) ||
+	       !list_empty(&requests->names) ||
 	       requests->pool->ops->ready(requests->pool) ||
 	       requests->pages->ops->ready(requests->pages) ||
 	       (requests->kaio && kaio_ready(&requests->kaio_engine, &requests->backlog)) ||

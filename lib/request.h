@@ -11,6 +11,7 @@
 
 struct requests {
 	struct onefd_link queued;	/* submitted, not yet sent anywhere */
+	struct onefd_link names;	/* those for which a flush had no time left */
 	struct onefd_link backlog;	/* for kernel AIO, which had no slot */
 	struct onefd_link polls_backlog;	/* the same for its polls */
 	struct onefd_link done;		/* res is final, callbacks due */

@@ -10,7 +10,7 @@
  * submission costs a thread. All else is a worker's from beginning to end, but
  * for what buffered.c, names.c and sendfile.c do in ways of their own.
  *
- * The states: QUEUED (in requests.queued, in requests.backlog when there was
+ * The states: QUEUED (in requests.queued or names, in requests.backlog when there was
  * no slot, in a device's list when there was no room, or in no list behind a
  * write that it overlaps) -> OUT -> DONE, or QUEUED again as FLIGHT_WORKER or
  * FLIGHT_TRIED.
@@ -182,14 +182,19 @@ static void route_fallocate(struct sorted *sorted, struct onefd_req *req)
 	ways_pool(sorted, req, LANE_SYNC, work_call);
 }
 
-static void route_name(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
+/* In a list of their own: thousands are not looked at anew in each flush. */
+static void route_names(struct onefd *loop, struct sorted *sorted)
 {
-	if (names_enough(&loop->names))
-		list_push(&sorted->later, &req->link);
-	else if (names_try(loop, req))
-		ways_finish(loop, req, req->res);
-	else
-		ways_pool(sorted, req, LANE_CALL, names_work);
+	struct onefd_link *held = &loop->requests.names;
+
+	while (!list_empty(held) && !names_enough(&loop->names)) {
+		struct onefd_req *req = list_entry(list_pop(held), struct onefd_req, link);
+
+		if (names_try(loop, req))
+			ways_finish(loop, req, req->res);
+		else
+			ways_pool(sorted, req, LANE_CALL, names_work);
+	}
 }
 
 static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
@@ -236,7 +241,7 @@ static void route_one(struct onefd *loop, struct sorted *sorted, struct onefd_re
 		break;
 	case OP_OPENAT:
 	case OP_STATX:
-		route_name(loop, sorted, req);
+		list_push(&loop->requests.names, &req->link);
 		break;
 	default:
 		ways_pool(sorted, req, LANE_CALL, work_call);
@@ -337,6 +342,7 @@ static void route_queued(struct onefd *loop, struct sorted *sorted)
 
 	while ((link = list_pop(&loop->requests.queued)))
 		route_one(loop, sorted, list_entry(link, struct onefd_req, link));
+	route_names(loop, sorted);
 }
 
 static int send_kaio(struct onefd *loop, struct sorted *sorted)
