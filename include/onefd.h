@@ -381,6 +381,18 @@ struct onefd_file {
  */
 int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd);
 
+/* STATX_TYPE, SIZE, MNT_ID and DIOALIGN, which not every header has. */
+#define ONEFD_STATX_FILE	0x3201u
+
+/*
+ * The same from what the caller knows already, without a system call: @flags, as
+ * open(2) had them, and @st, asked by statx(2) of the descriptor itself for
+ * ONEFD_STATX_FILE at least. -EBADF: O_PATH; -EINVAL: no type or size in @st;
+ * -ESPIPE, -EISDIR, -ENOMEM: as above.
+ */
+int onefd_file_init_statx(struct onefd *loop, struct onefd_file *file, int fd, int flags,
+			  const struct statx *st);
+
 /* ---- requests ---------------------------------------------------------- */
 
 typedef void onefd_req_fn(struct onefd_req *req);
@@ -496,6 +508,17 @@ void onefd_prep_call(struct onefd_req *req, ssize_t (*call)(void *), void *arg);
  * kernel finds wrong later comes in res.
  */
 int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn);
+
+/*
+ * Does a prepared request here and now, if that takes no waiting. 1: it has its res,
+ * no callback runs, and request and memory are yours as before. 0: it would have to
+ * wait, or is of a kind that always may; submit it, as it is: what was done of it
+ * is kept. For buffered reads, writes and prefetches, openat, openat2 and statx: what
+ * is in memory is answered in the callback that asks. Each takes its time from the
+ * turn: a loop over thousands keeps all else waiting. -EBUSY, -EINVAL: as
+ * onefd_submit().
+ */
+int onefd_try(struct onefd *loop, struct onefd_req *req);
 
 /*
  * 0: fn will run with -ECANCELED, after this call. -EBUSY: too late, a

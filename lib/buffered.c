@@ -100,6 +100,17 @@ void buffered_write(struct onefd *loop, struct sorted *sorted, struct onefd_req 
 		ways_pool(sorted, req, LANE_DATA, cached_write);
 }
 
+bool buffered_try(struct onefd *loop, struct onefd_req *req)
+{
+	uint64_t budget = CACHED_HERE;
+
+	if (req->op != OP_PREFETCH)
+		flight(req)->bytes = req_length(req);
+	if (req->op == OP_WRITE)
+		return cached_try_write(loop, req, &budget) == VERDICT_DONE;
+	return cached_try(loop, req, &budget) == VERDICT_DONE;
+}
+
 void buffered_learn(struct onefd *loop, struct onefd_req *req)
 {
 	struct flight *f = flight(req);

@@ -10,6 +10,9 @@
 void buffered_read(struct onefd *loop, struct sorted *sorted, struct onefd_req *req);
 void buffered_write(struct onefd *loop, struct sorted *sorted, struct onefd_req *req);
 
+/* What of it can be done without waiting, as one step; true: it has its res. */
+bool buffered_try(struct onefd *loop, struct onefd_req *req);
+
 /* A read or prefetch whose pages are not there: to the thread that waits for them. */
 void buffered_wait(struct sorted *sorted, struct onefd_req *req);
 

@@ -219,6 +219,15 @@ static bool is_worth_a_batch(const struct onefd *loop, const struct onefd_req *r
 	       !(req->rw_flags & RWF_NOWAIT);
 }
 
+/* Whether what was read reaches to where the file ends now. */
+static bool has_ended(const struct onefd_req *req)
+{
+	if (!is_end(req))
+		return false;
+	(void)file_learn_size(req->file);
+	return is_end(req);
+}
+
 /* Not to be tried here, or no further. */
 static enum verdict leave(const struct onefd_req *req)
 {
@@ -237,8 +246,9 @@ static enum verdict try_here(struct onefd *loop, struct onefd_req *req, uint64_t
 		*budget -= cost < *budget ? cost : *budget;
 		if (n <= 0 || f->done == f->bytes)
 			return judge(loop, req, n);
-		if (!may_miss(req->file) && !is_resident(loop, req))
-			return leave(req);
+		if (may_miss(req->file) || is_resident(loop, req))
+			continue;
+		return has_ended(req) ? finish(loop, req, 0) : leave(req);
 	}
 	return VERDICT_LATER;
 }

@@ -163,7 +163,6 @@ static void learn_alignment(struct onefd_file *file, const struct statx *st)
 
 int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd)
 {
-	struct onefd_file fresh = { .fd = fd, .loop = loop };
 	struct statx st;
 	int flags, r;
 
@@ -174,24 +173,36 @@ int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd)
 	flags = sys.getfl(fd);
 	if (flags < 0)
 		return flags;
-	r = sys.statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
-		      STATX_BASIC_STATS | STATX_MNT_ID | STATX_DIOALIGN, &st);
+	r = sys.statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, ONEFD_STATX_FILE, &st);
 	if (r < 0)
 		return r;
+	return onefd_file_init_statx(loop, file, fd, flags, &st);
+}
+
+int onefd_file_init_statx(struct onefd *loop, struct onefd_file *file, int fd, int flags,
+			  const struct statx *st)
+{
+	struct onefd_file fresh = { .fd = fd, .loop = loop };
+	int r;
+
+	if (!loop || !file || !st || ~st->stx_mask & (STATX_TYPE | STATX_SIZE))
+		return -EINVAL;
+	if (!loop_is_ours(loop))
+		return -ECHILD;
 	if (flags & O_PATH)
 		return -EBADF;
-	r = learn_kind(&fresh, &st);
+	r = learn_kind(&fresh, st);
 	if (r < 0)
 		return r;
-	r = learn_device(&fresh, &st);
+	r = learn_device(&fresh, st);
 	if (r < 0)
 		return r;
-	learn_alignment(&fresh, &st);
+	learn_alignment(&fresh, st);
 	fresh.flags |= flags & O_DIRECT ? ONEFD_FILE_DIRECT : 0;
 	fresh.flags |= flags & O_APPEND ? ONEFD_FILE_APPEND : 0;
-	fresh.size = st.stx_size;
-	fresh.warm = st.stx_size <= INLINE_EXTENTS * (uint64_t)st.stx_blksize ? WARM_DONE :
-										 WARM_COLD;
+	fresh.size = st->stx_size;
+	fresh.warm = st->stx_size <= INLINE_EXTENTS * (uint64_t)st->stx_blksize ? WARM_DONE :
+										  WARM_COLD;
 	fresh.data = file->data;
 	*file = fresh;
 	list_init(&file->writes);

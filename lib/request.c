@@ -223,17 +223,66 @@ static ssize_t check(const struct onefd *loop, const struct onefd_req *req)
 	}
 }
 
-int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
+/* Whether it may be sent: how many bytes it is about, or -errno. */
+static ssize_t verify(struct onefd *loop, const struct onefd_req *req)
 {
-	ssize_t r;
-
-	if (!loop || !req || !fn)
+	if (!loop || !req)
 		return -EINVAL;
 	if (!loop_is_ours(loop))
 		return -ECHILD;
 	if (req->state != STATE_PREPARED)
 		return -EBUSY;
-	r = check(loop, req);
+	return check(loop, req);
+}
+
+static void count(struct onefd_stats *stats, const struct onefd_req *req)
+{
+	stats->completed++;
+	stats->cancelled += req->res == -ECANCELED;
+	switch (req->op) {
+	case OP_READ:
+		stats->reads++;
+		break;
+	case OP_WRITE:
+		stats->writes++;
+		break;
+	case OP_FSYNC:
+	case OP_FDATASYNC:
+		stats->syncs++;
+		break;
+	case OP_SENDFILE:
+		stats->sendfiles++;
+		break;
+	case OP_PREFETCH:
+		stats->prefetches++;
+		break;
+	case OP_POLL:
+		stats->polls++;
+		break;
+	default:
+		stats->calls++;
+	}
+}
+
+int onefd_try(struct onefd *loop, struct onefd_req *req)
+{
+	ssize_t r = verify(loop, req);
+
+	if (r < 0)
+		return (int)r;
+	if (!route_try(loop, req))
+		return 0;
+	PROBE(submit, loop, req, req->op, req_fd(req), req->offset, r);
+	PROBE(done, loop, req, req->op, req->res);
+	loop->stats.submitted++;
+	count(&loop->stats, req);
+	return 1;
+}
+
+int onefd_submit(struct onefd *loop, struct onefd_req *req, onefd_req_fn *fn)
+{
+	ssize_t r = fn ? verify(loop, req) : -EINVAL;
+
 	if (r < 0)
 		return (int)r;
 	PROBE(submit, loop, req, req->op, req_fd(req), req->offset, r);
@@ -388,35 +437,6 @@ int requests_flush(struct onefd *loop)
 		return 0;
 	route_begin(loop);
 	return route_flush(loop);
-}
-
-static void count(struct onefd_stats *stats, const struct onefd_req *req)
-{
-	stats->completed++;
-	stats->cancelled += req->res == -ECANCELED;
-	switch (req->op) {
-	case OP_READ:
-		stats->reads++;
-		break;
-	case OP_WRITE:
-		stats->writes++;
-		break;
-	case OP_FSYNC:
-	case OP_FDATASYNC:
-		stats->syncs++;
-		break;
-	case OP_SENDFILE:
-		stats->sendfiles++;
-		break;
-	case OP_PREFETCH:
-		stats->prefetches++;
-		break;
-	case OP_POLL:
-		stats->polls++;
-		break;
-	default:
-		stats->calls++;
-	}
 }
 
 int requests_dispatch(struct onefd *loop, uint32_t budget)

@@ -419,6 +419,25 @@ int route_flush(struct onefd *loop)
 	return send(loop, &sorted);
 }
 
+bool route_try(struct onefd *loop, struct onefd_req *req)
+{
+	bool done = false;
+
+	switch (req->op) {
+	case OP_READ:
+	case OP_WRITE:
+	case OP_PREFETCH:
+		done = !(req->file->flags & ONEFD_FILE_DIRECT) && buffered_try(loop, req);
+		break;
+	case OP_OPENAT:
+	case OP_STATX:
+		done = names_try(loop, req);
+	}
+	if (done)
+		ways_answer(loop, req, req->res);
+	return done;
+}
+
 /* ---- back from the engines --------------------------------------------- */
 
 /* NOWAIT may stop half-way. A short count that is not the end of the file, as

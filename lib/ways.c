@@ -32,11 +32,11 @@ void ways_leave_window(struct onefd_req *req)
 	f->flags &= ~FLIGHT_ADMITTED;
 }
 
-/* Nothing of what it was given while it was out stays with it. */
-static void settle(struct onefd *loop, struct onefd_req *req)
+void ways_answer(struct onefd *loop, struct onefd_req *req, ssize_t res)
 {
 	struct flight *f = flight(req);
 
+	req->res = res;
 	/* A slot was kept for a worker, which did without. */
 	if (f->flags & FLIGHT_SLOT)
 		engine_kaio_release(&loop->requests.kaio_engine);
@@ -54,8 +54,7 @@ static void settle(struct onefd *loop, struct onefd_req *req)
 
 void ways_finish(struct onefd *loop, struct onefd_req *req, ssize_t res)
 {
-	req->res = res;
-	settle(loop, req);
+	ways_answer(loop, req, res);
 	req->state = STATE_DONE;
 	list_push(&loop->requests.done, &req->link);
 }

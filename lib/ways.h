@@ -26,7 +26,10 @@ void ways_requeue(struct onefd *loop, struct onefd_req *req);
 /* What it took of its device's window is free again. */
 void ways_leave_window(struct onefd_req *req);
 
-/* It is done with @res, stands in no list, and gives back all that it had. */
+/* It has its @res, and nothing of what it was given while it was out stays with it. */
+void ways_answer(struct onefd *loop, struct onefd_req *req, ssize_t res);
+
+/* The same, and a callback tells of it. It stands in no list. */
 void ways_finish(struct onefd *loop, struct onefd_req *req, ssize_t res);
 
 #endif

@@ -129,6 +129,36 @@ START_TEST(init_asks_no_server)
 }
 END_TEST
 
+/* Of what the caller knows, none is asked again: the two agree to the byte. */
+START_TEST(known_attributes_are_not_asked_for)
+{
+	int flags = O_RDWR | O_APPEND | (has_direct(_i) ? O_DIRECT : 0);
+	int fd = make_file(_i, 5000, flags);
+	struct onefd_file asked = { 0 }, told = { 0 };
+	struct statx st;
+
+	must_libc(statx(fd, "", AT_EMPTY_PATH, ONEFD_STATX_FILE, &st));
+	must(onefd_file_init(loop, &asked, fd));
+	sys.statx = NULL;
+	sys.getfl = NULL;
+	must(onefd_file_init_statx(loop, &told, fd, flags, &st));
+	asked.writes = told.writes;
+	ck_assert_mem_eq(&asked, &told, sizeof told);
+	ck_assert_int_eq(onefd_file_init_statx(loop, &told, fd, O_PATH, &st), -EBADF);
+	ck_assert_int_eq(onefd_file_init_statx(loop, &told, fd, flags, NULL), -EINVAL);
+	ck_assert_int_eq(onefd_file_init_statx(loop, NULL, fd, flags, &st), -EINVAL);
+	ck_assert_int_eq(onefd_file_init_statx(NULL, &told, fd, flags, &st), -EINVAL);
+	st.stx_mask &= ~STATX_SIZE;
+	ck_assert_int_eq(onefd_file_init_statx(loop, &told, fd, flags, &st), -EINVAL);
+	st.stx_mask |= STATX_SIZE;
+	st.stx_mode = S_IFIFO;
+	ck_assert_int_eq(onefd_file_init_statx(loop, &told, fd, flags, &st), -ESPIPE);
+	st.stx_mode = S_IFDIR;
+	ck_assert_int_eq(onefd_file_init_statx(loop, &told, fd, flags, &st), -EISDIR);
+	close(fd);
+}
+END_TEST
+
 /* A streak of tries that would have blocked is a detour by workers; each further
  * streak twice as long a one; what flows makes it shorter again. */
 START_TEST(verdicts_are_for_a_while)
@@ -180,6 +210,7 @@ int main(void)
 	tcase_add_loop_test(tcase, flags_are_the_descriptors, 0, places);
 	tcase_add_loop_test(tcase, alignment_is_what_the_device_takes, 0, places);
 	tcase_add_loop_test(tcase, alignment_of_an_old_kernel_is_safe, 0, places);
+	tcase_add_loop_test(tcase, known_attributes_are_not_asked_for, 0, places);
 	tcase_add_loop_test(tcase, init_asks_no_server, 0, places);
 	tcase_add_test(tcase, verdicts_are_for_a_while);
 	tcase_add_loop_test(tcase, description_says_kind_and_alignment, 0, places);
