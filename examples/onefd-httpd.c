@@ -10,10 +10,10 @@
  *
  *	start --open--> opened --> judge --read--> settle --> queue_answer
  *
- * MHD calls the handler anew in each of its runs until there is an answer. What is in
- * memory has its answer by the next run, and costs no more than that. A connection whose
- * file takes longer is suspended in a run that follows a turn in which nothing came: from
- * then on it costs nothing, and settle() resumes it.
+ * Of what is in memory, each of these steps is done when submit() returns, and all of
+ * them within the handler. Else MHD calls the handler anew in each of its runs until there
+ * is an answer; a connection whose file takes longer is suspended in a run that follows a
+ * turn in which nothing came: from then on it costs nothing, and settle() resumes it.
  *
  * A request is shared: by MHD from its first line to its last byte, by the loop while one
  * of its requests is out, by the response that sends its body. The last one frees it; so a
@@ -54,7 +54,6 @@
 #define SPARE_FILES	64		/* descriptors that are neither clients nor files */
 #define FINISH_NS	UINT64_C(5000000000)
 #define RESTART_NS	UINT64_C(1000000000)
-#define LOOK_NS		UINT64_C(250000000)
 #define NSEC_PER_MSEC	UINT64_C(1000000)
 #define TIMEOUT_MOST	86400u
 #define CONNECTIONS_MOST 1000000u
@@ -113,6 +112,7 @@ struct request {
 	bool asked, suspended;		/* MHD waits for it: in each run, or until it is resumed */
 	unsigned runs;			/* of MHD's, since it asked first */
 	bool out, failed;		/* there is a request to the loop; it came to nothing */
+	bool lingers;			/* its file is open for longer than a moment */
 	bool file_held, large_held;	/* a place among the files, and among the large ones */
 	int fd;
 	struct onefd_req req;
@@ -797,14 +797,14 @@ struct client {
 	struct client *next, *prev;	/* while it is waited for, the oldest first */
 	struct request *request;	/* MHD tells of the end of most, but not of all */
 	uint64_t deadline;
+	struct onefd_watch end;
 	int fd;
-	bool looked_at;
+	bool ended;			/* it sends no more */
 };
 
 static struct client waited_for = { .next = &waited_for, .prev = &waited_for };
-static struct client nobody = { .next = &nobody, .prev = &nobody };
-static struct onefd_timer client_timer, look_timer;
-static bool look_is_due;
+static struct client nobody = { .next = &nobody, .prev = &nobody, .fd = -1 };
+static struct onefd_timer client_timer;
 
 static void request_release(struct request *request);
 
@@ -821,6 +821,15 @@ static void forget(struct client *client)
 	client->next = client->prev = client;
 }
 
+/*
+ * MHD, on an edge for its bytes and its end together, reads the bytes alone, and no other
+ * edge follows: this makes one. Not both ways: MHD may have requests in its buffer still.
+ */
+static void show_end(struct client *client)
+{
+	(void)shutdown(client->fd, SHUT_RD);
+}
+
 static void wait_for_client(struct client *client)
 {
 	forget(client);
@@ -830,30 +839,42 @@ static void wait_for_client(struct client *client)
 	client->prev->next = waited_for.prev = client;
 	if (client->prev == &waited_for)
 		onefd_timer_start(loop, &client_timer, client->deadline);
-	client->looked_at = false;
-	if (!look_is_due)
-		onefd_timer_start(loop, &look_timer, onefd_now(loop) + LOOK_NS);
-	look_is_due = true;
+	if (client->ended)
+		show_end(client);
 }
 
-/*
- * MHD, on an edge for its bytes and its end together, reads the bytes alone, and no other
- * edge follows. So who has come since the last time is looked at once: the newest are last.
- */
-static void look_at_clients(struct onefd_timer *timer)
+static void client_ended(struct onefd_watch *watch, uint32_t events)
 {
-	struct client *client = waited_for.prev;
-	char byte;
+	struct client *client = onefd_container(watch, struct client, end);
 
-	(void)timer;
-	look_is_due = false;
-	for (; client != &waited_for && !client->looked_at; client = client->prev) {
-		client->looked_at = true;
-		if (recv(client->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
-			/* Not both ways: MHD may have requests in its buffer still. */
-			(void)shutdown(client->fd, SHUT_RD);
-		}
-	}
+	(void)events;
+	onefd_watch_stop(watch);
+	client->ended = true;
+	if (client->next != client)
+		show_end(client);
+}
+
+/* Without memory clients share one, and have MHD's timeout alone. */
+static struct client *client_new(int fd)
+{
+	struct client *client = calloc(1, sizeof *client);
+
+	if (!client)
+		return &nobody;
+	client->next = client->prev = client;
+	client->fd = fd;
+	onefd_watch_init(&client->end, fd, client_ended);
+	/* Where it cannot be watched, the timeout ends it. */
+	(void)onefd_watch_start(loop, &client->end, EPOLLRDHUP | EPOLLET);
+	return client;
+}
+
+static void client_free(struct client *client)
+{
+	if (client == &nobody)
+		return;
+	onefd_watch_stop(&client->end);
+	free(client);
 }
 
 /* MHD sees the end of the connection, and ends it. */
@@ -876,20 +897,14 @@ static void client_notified(void *cls, struct MHD_Connection *connection, void *
 
 	(void)cls;
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		/* Without memory they share one, and have MHD's timeout alone. */
-		client = calloc(1, sizeof *client);
-		*context = client = client ? client : &nobody;
-		if (client != &nobody)
-			client->next = client->prev = client;
-		client->fd = client == &nobody ? -1 : MHD_get_connection_info(
-			connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		*context = client = client_new(MHD_get_connection_info(
+			connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
 		wait_for_client(client);
 	} else {
 		forget(client);
 		if (client->request)
 			request_release(client->request);
-		if (client != &nobody)
-			free(client);
+		client_free(client);
 		/* There is room for another: only a run takes it in. */
 		run_soon();
 	}
@@ -965,14 +980,21 @@ static void request_unlisted(struct request *request)
 	request_count--;
 }
 
+/* What is in memory is answered at once, before this returns. */
 static void submit(struct request *request, onefd_req_fn *fn)
 {
-	int r = onefd_submit(loop, &request->req, fn);
+	int r = onefd_try(loop, &request->req);
+	bool done = r > 0;
 
+	request->lingers |= !done;
+	if (r == 0)
+		r = onefd_submit(loop, &request->req, fn);
 	if (r < 0)
 		die("cannot submit", -r);
 	request->out = true;
 	request->users++;
+	if (done)
+		fn(&request->req);
 }
 
 /* At the head of each callback, which ends with request_release(). */
@@ -1054,20 +1076,23 @@ static struct request *queue_pop(struct queue *queue)
 	return request;
 }
 
-/* A file, or a place for one, is given back: whoever waits gets it. */
-static void file_given_back(struct request *request)
+/* A place is free: whoever waits gets it. */
+static void place_given_back(bool of_large)
 {
-	if (!request->file_held)
-		return;
+	static bool giving;
+
 	files_held--;
-	large_held -= request->large_held;
-	request->file_held = request->large_held = false;
-	while (files_held < files_most) {
+	large_held -= of_large;
+	/* Who has his answer at once gives his own back: to the loop below, not to one within. */
+	if (giving)
+		return;
+	giving = true;
+	for (;;) {
 		bool large = large_wanted.head && large_held < large_most;
 		struct request *next;
 
-		if (!large && !files_wanted.head)
-			return;
+		if (files_held >= files_most || (!large && !files_wanted.head))
+			break;
 		next = queue_pop(large ? &large_wanted : &files_wanted);
 		if (next->connection) {
 			next->large_held = large;
@@ -1076,6 +1101,7 @@ static void file_given_back(struct request *request)
 		}
 		request_release(next);
 	}
+	giving = false;
 }
 
 static void take_file(struct request *request)
@@ -1086,35 +1112,57 @@ static void take_file(struct request *request)
 		queue_push(&files_wanted, request);
 }
 
-static void close_file(struct request *request)
-{
-	if (request->fd >= 0)
-		close(request->fd);
-	request->fd = -1;
-	file_given_back(request);
-}
+struct closing {
+	struct onefd_req req;
+	int fd;
+	bool large;
+};
 
 static ssize_t close_call(void *arg)
 {
-	struct request *request = arg;
-
-	return close(request->fd) < 0 ? -errno : 0;
+	return close(((struct closing *)arg)->fd) < 0 ? -errno : 0;
 }
 
 static void closed(struct onefd_req *req)
 {
-	struct request *request = returned(req);
+	struct closing *closing = onefd_container(req, struct closing, req);
+	bool large = closing->large;
 
-	request->fd = -1;
-	file_given_back(request);
-	request_release(request);
+	free(closing);
+	place_given_back(large);
 }
 
 /* Of what was deleted while it was sent, the last close frees the blocks. */
-static void close_elsewhere(struct request *request)
+static bool close_elsewhere(int fd, bool large)
 {
-	onefd_prep_call(&request->req, close_call, request);
-	submit(request, closed);
+	struct closing *closing = malloc(sizeof *closing);
+	int r;
+
+	if (!closing)
+		return false;
+	closing->fd = fd;
+	closing->large = large;
+	onefd_prep_call(&closing->req, close_call, closing);
+	r = onefd_submit(loop, &closing->req, closed);
+	if (r < 0)
+		die("cannot submit", -r);
+	return true;
+}
+
+/* What was opened and read at once, for microseconds, was not deleted in that time. */
+static void close_file(struct request *request)
+{
+	int fd = request->fd;
+	bool held = request->file_held, large = request->large_held;
+
+	request->fd = -1;
+	request->file_held = request->large_held = false;
+	if (fd >= 0 && request->lingers && close_elsewhere(fd, large))
+		return;
+	if (fd >= 0)
+		close(fd);
+	if (held)
+		place_given_back(large);
 }
 
 /* ---- bodies ------------------------------------------------------------------ */
@@ -1127,8 +1175,7 @@ static void end_large_body(struct request *request)
 		MHD_destroy_response(request->large);
 	}
 	request->large = NULL;
-	if (request->fd >= 0)
-		close_elsewhere(request);
+	close_file(request);
 }
 
 /* It was promised whole: of a file that fails or shrinks, the end tells. */
@@ -1155,15 +1202,16 @@ static ssize_t take_body(void *cls, uint64_t pos, char *buf, size_t max)
 	struct request *request = cls;
 	size_t n = request->landed;
 
+	if (!n && !request->failed && !request->out) {
+		onefd_prep_pread(&request->req, &request->file, buf, max,
+				 request->from + (off_t)pos);
+		submit(request, block_read);
+		n = request->landed;
+	}
 	if (request->failed)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (!n) {
 		wait_for_loop(request);
-		if (!request->out) {
-			onefd_prep_pread(&request->req, &request->file, buf, max,
-					 request->from + (off_t)pos);
-			submit(request, block_read);
-		}
 		return 0;
 	}
 	if (buf != request->req.one.iov_base)
@@ -1443,22 +1491,17 @@ static void read_small_file(struct request *request)
 /* A regular file is open. */
 static void serve_file(struct request *request)
 {
-	int r;
-
 	request->verdict = judge(request);
 	if ((request->verdict != MHD_HTTP_OK && request->verdict != MHD_HTTP_PARTIAL_CONTENT) ||
 	    request->head || !request->length) {
 		fail(request, request->verdict);
 		return;
 	}
-	r = onefd_file_init(loop, &request->file, request->fd);
-	if (r < 0) {
-		fail(request, status_of(-r));
-	} else if (request->length <= (off_t)SMALL) {
+	if (request->length <= (off_t)SMALL) {
 		read_small_file(request);
 	} else if (request->large_held || large_held < large_most) {
 		large_held += !request->large_held;
-		request->large_held = true;
+		request->large_held = request->lingers = true;
 		(void)posix_fadvise(request->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 		answer(request, request->verdict);
 	} else {
@@ -1484,11 +1527,12 @@ static int look_at(struct request *request, mode_t *mode)
 	struct statx st;
 
 	if (statx(request->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
-		  STATX_TYPE | STATX_INO | STATX_SIZE | STATX_MTIME, &st) < 0)
+		  ONEFD_STATX_FILE | STATX_INO | STATX_MTIME, &st) < 0)
 		return errno;
 	*mode = st.stx_mode;
 	request->version = (struct version){ st.stx_ino, (off_t)st.stx_size, st.stx_mtime };
-	return 0;
+	return S_ISREG(st.stx_mode) ? -onefd_file_init_statx(loop, &request->file, request->fd,
+							     O_RDONLY, &st) : 0;
 }
 
 static void opened(struct onefd_req *req)
@@ -1565,27 +1609,29 @@ static void note_headers(struct request *request)
 		request->unclear = true;
 }
 
-static void start(struct request *request, const char *url)
+static bool refuse(struct request *request, unsigned status)
+{
+	request->status = status;
+	return false;
+}
+
+/* false: it is no request for a file. */
+static bool start(struct request *request, const char *url)
 {
 	note_headers(request);
-	if (request->unclear) {
-		request->status = MHD_HTTP_BAD_REQUEST;
-		return;
-	}
+	if (request->unclear)
+		return refuse(request, MHD_HTTP_BAD_REQUEST);
 	request->head = strcmp(request->method, MHD_HTTP_METHOD_HEAD) == 0;
-	if (!request->head && strcmp(request->method, MHD_HTTP_METHOD_GET) != 0) {
-		request->status = MHD_HTTP_METHOD_NOT_ALLOWED;
-		return;
-	}
+	if (!request->head && strcmp(request->method, MHD_HTTP_METHOD_GET) != 0)
+		return refuse(request, MHD_HTTP_METHOD_NOT_ALLOWED);
 	url = path_of(url);
-	if (*url != '/' || !decode(request->path, url) || !clean(request->path)) {
-		request->status = MHD_HTTP_BAD_REQUEST;
-		return;
-	}
+	if (*url != '/' || !decode(request->path, url) || !clean(request->path))
+		return refuse(request, MHD_HTTP_BAD_REQUEST);
 	request->directory = !*request->path || request->path[strlen(request->path) - 1] == '/';
 	if (request->directory)
 		strcat(request->path, index_name);
 	take_file(request);
+	return true;
 }
 
 static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, const char *url,
@@ -1602,8 +1648,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
 		request->method = method;
 		request->protocol = protocol;
 		request_listed(request);
-		start(request, url);
-		if (!request->status)
+		/* An answer now would be the connection's last: MHD asks again at once. */
+		if (start(request, url))
 			return MHD_YES;
 	} else if (*upload_size) {
 		/* A body that means nothing. */
@@ -1687,7 +1733,6 @@ static void watch_server(void)
 	onefd_task_init(&server_task, run_server);
 	onefd_timer_init(&server_timer, server_due);
 	onefd_timer_init(&client_timer, clients_due);
-	onefd_timer_init(&look_timer, look_at_clients);
 	onefd_watch_init(&server_watch, info->epoll_fd, server_ready);
 	r = onefd_watch_start(loop, &server_watch, EPOLLIN);
 	if (r < 0)
