@@ -85,8 +85,9 @@ struct onefd_config {
 	void *ring_address;	/* page-aligned, unmapped: where to map the completion
 				 * ring; NULL: anywhere */
 	uint32_t spin_us;	/* most microseconds for which a blocking dispatch looks
-				 * for the answer to a single buffered read before it
-				 * sleeps: saves a wake, costs a processor. 0: none */
+				 * for a thread's answer to a single request, and a worker
+				 * for the next, before they sleep: saves wakes, costs
+				 * processors. 0: none */
 	uint32_t pad;		/* zero */
 	uint64_t reserved[2];
 };

@@ -553,38 +553,16 @@ static int pages_submit(struct engine *engine, struct onefd_link *batch)
 		if (!list_empty(&queue->fresh) && pthread_mutex_trylock(&queue->lock) == 0)
 			pass_on_locked(queue);
 	}
-	/* How long a single one takes is asked only where it is of use. */
-	if (taken)
-		pages->sent = taken == 1 && !pages->out && pages->spin_most ? sys.now() : 0;
-	pages->out += (uint32_t)taken;
 	engine->loop->stats.pages += (uint64_t)taken;
 	return taken;
 }
 
-/* @sent is 0 where more than one was out, and nothing is to be learned. */
-static void learn_usual(struct engine_pages *pages, uint32_t reaped)
-{
-	uint64_t took;
-
-	if (pages->sent && pages->out == 1 && reaped == 1) {
-		took = pages->engine.loop->now - pages->sent;
-		pages->usual = pages->usual ? (pages->usual * 7 + took) / 8 : took;
-	}
-	pages->sent = 0;
-}
-
 static void pages_reap(struct engine *engine, struct onefd_link *done)
 {
-	struct engine_pages *pages = pages_of(engine);
-	struct onefd_link *queues = &pages->queues;
-	uint32_t reaped = 0;
+	struct onefd_link *queues = &pages_of(engine)->queues;
 
 	for (struct onefd_link *at = queues->next; at != queues; at = at->next)
-		reaped += handed_take(&list_entry(at, struct pages_queue, link)->handed, done);
-	if (!reaped)
-		return;
-	learn_usual(pages, reaped);
-	pages->out -= reaped;
+		handed_take(&list_entry(at, struct pages_queue, link)->handed, done);
 }
 
 static bool pages_ready(struct engine *engine)
@@ -653,17 +631,8 @@ static const struct engine_ops pages_ops = {
 	.close = pages_close,
 };
 
-uint64_t engine_pages_spin_ns(const struct engine_pages *pages)
+void engine_pages_open(struct engine_pages *pages, struct onefd *loop)
 {
-	if (pages->out != 1 || pages->usual > pages->spin_most)
-		return 0;
-	return pages->usual && pages->usual * 2 < pages->spin_most ? pages->usual * 2 :
-								    pages->spin_most;
-}
-
-void engine_pages_open(struct engine_pages *pages, struct onefd *loop, uint32_t spin_us)
-{
-	pages->spin_most = spin_us * UINT64_C(1000);
 	pages->engine = (struct engine){ .ops = &pages_ops, .loop = loop };
 	list_init(&pages->queues);
 }

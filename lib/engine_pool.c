@@ -50,22 +50,47 @@ static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
 		hand_back(pool, req, answer);
 }
 
+/* Off the loop's thread, with the lock, which it drops while it waits for more. Where
+ * requests come one by one, and the last came soon, it looks for a while before it
+ * sleeps. *@soon: whether this one did. */
+static void rest(struct pool_lane *lane, bool *soon)
+{
+	/* Relaxed, all of it: what is to be done stands behind the lock. */
+	uint64_t most = lane->pool->spin_ns, began = most ? sys.now() : 0;
+	bool look = *soon && lane->lone &&
+		    !atomic_load_explicit(&lane->looks, memory_order_relaxed);
+
+	lane->idle++;
+	if (look)
+		atomic_store_explicit(&lane->looks, true, memory_order_relaxed);
+	pthread_mutex_unlock(&lane->lock);
+	while (look && atomic_load_explicit(&lane->looks, memory_order_relaxed) &&
+	       sys.now() - began < most)
+		;
+	/* Taken back: nobody has called. */
+	if (!look || atomic_exchange_explicit(&lane->looks, false, memory_order_relaxed))
+		while (sem_wait(&lane->more) < 0)
+			;	/* interrupted by a debugger: no signal comes here */
+	*soon = most && sys.now() - began < most;
+	pthread_mutex_lock(&lane->lock);
+}
+
 /* Off the loop's thread: a worker's life. */
 static void *worker(void *arg)
 {
 	struct pool_lane *lane = arg;
 	struct onefd_link *link;
+	bool soon = false;
 	int prio = 0;
 
 	pthread_mutex_lock(&lane->lock);
 	while ((link = list_pop(&lane->queue)) || !lane->quit) {
-		lane->idle += !link;
+		if (!link) {
+			rest(lane, &soon);
+			continue;
+		}
 		pthread_mutex_unlock(&lane->lock);
-		if (link)
-			run(lane->pool, list_entry(link, struct onefd_req, link), &prio);
-		else
-			while (sem_wait(&lane->more) < 0)
-				;	/* interrupted by a debugger: no signal comes here */
+		run(lane->pool, list_entry(link, struct onefd_req, link), &prio);
 		pthread_mutex_lock(&lane->lock);
 	}
 	pthread_mutex_unlock(&lane->lock);
@@ -154,12 +179,15 @@ static void pass_on_locked(struct pool_lane *lane)
 	uint32_t count = lane->fresh_count;
 	uint32_t wake = count < lane->idle ? count : lane->idle;
 
+	lane->lone = count == 1 && list_empty(&lane->queue);
 	/* A cancelled one may be among the count: a worker looks in vain. */
 	list_splice(&lane->queue, &lane->fresh);
 	lane->fresh_count = 0;
 	lane->idle -= wake;
 	pthread_mutex_unlock(&lane->lock);
 	(void)grow(lane, count - wake);
+	if (wake && atomic_exchange_explicit(&lane->looks, false, memory_order_relaxed))
+		wake--;
 	while (wake--)
 		(void)sem_post(&lane->more);
 }
@@ -255,10 +283,12 @@ static const struct engine_ops pool_ops = {
 	.close = pool_close,
 };
 
-int engine_pool_open(struct engine_pool *pool, struct onefd *loop, uint32_t threads)
+int engine_pool_open(struct engine_pool *pool, struct onefd *loop, uint32_t threads,
+		     uint32_t spin_us)
 {
 	pool->engine = (struct engine){ .ops = &pool_ops, .loop = loop };
 	pool->most = threads;
+	pool->spin_ns = spin_us * UINT64_C(1000);
 	list_init(&pool->all);
 	for (int i = 0; i < LANES; i++)
 		if (lane_open(&pool->lanes[i], pool, (enum lane)i) < 0) {

@@ -38,27 +38,24 @@ static inline bool handed_any(const struct handed *handed)
 	return atomic_load_explicit(&handed->newest, memory_order_relaxed);
 }
 
-/* Appends all to @done, the one first handed first, each with its answer as res:
- * how many. */
-static inline uint32_t handed_take(struct handed *handed, struct onefd_link *done)
+/* Appends all to @done, the one first handed first, each with its answer as res. */
+static inline void handed_take(struct handed *handed, struct onefd_link *done)
 {
 	struct onefd_link *after = done->prev;
 	struct onefd_req *req;
-	uint32_t count = 0;
 
 	if (!handed_any(handed))
-		return 0;
+		return;
 	req = atomic_exchange_explicit(&handed->newest, NULL, memory_order_acquire);
 
 	/* The stack is newest first: each goes before the one handed later. */
-	for (; req; count++) {
+	while (req) {
 		struct onefd_req *older = flight(req)->handed;
 
 		req->res = flight(req)->answer;
 		list_push(after->next, &req->link);
 		req = older;
 	}
-	return count;
 }
 
 #endif

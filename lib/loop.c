@@ -144,8 +144,8 @@ static uint64_t shorten(struct onefd *loop, uint64_t timeout_ns, uint64_t now)
 	return timeout_ns;
 }
 
-/* Waits for the single buffered read that is out by looking, for as long as such
- * reads have taken of late: what else happens is seen as soon. */
+/* Waits for the single request that is out by looking, for as long as such
+ * have taken of late: what else happens is seen as soon. */
 static int spin(struct onefd *loop, uint64_t most, uint64_t began)
 {
 	int count = 0;
@@ -158,7 +158,7 @@ static int spin(struct onefd *loop, uint64_t most, uint64_t began)
 static int wait_for_events(struct onefd *loop, uint64_t timeout_ns, uint64_t now)
 {
 	uint64_t wait = shorten(loop, timeout_ns, now);
-	uint64_t most = wait ? requests_spin_ns(loop) : 0, spent;
+	uint64_t most = wait ? requests_spin_ns(loop, now) : 0, spent;
 	int count;
 
 	if (most) {

@@ -368,11 +368,13 @@ int requests_open(struct onefd *loop, const struct onefd_config *asked)
 	windows_open(&loop->windows);
 	names_open(&loop->names, config.flags);
 	requests->flags = config.flags;
-	r = engine_pool_open(&requests->pool_engine, loop, config.threads);
+	requests->spin_most = config.spin_us * UINT64_C(1000);
+	r = engine_pool_open(&requests->pool_engine, loop, config.threads,
+			     config.spin_us);
 	if (r < 0)
 		return r;
 	requests->pool = &requests->pool_engine.engine;
-	engine_pages_open(&requests->pages_engine, loop, config.spin_us);
+	engine_pages_open(&requests->pages_engine, loop);
 	requests->pages = &requests->pages_engine.engine;
 	if (config.flags & ONEFD_NO_KAIO)
 		requests->kaio_error = -EOPNOTSUPP;
@@ -422,21 +424,49 @@ bool requests_ready(struct onefd *loop)
 		engine_kaio_has_slot(&requests->kaio_engine));
 }
 
-uint64_t requests_spin_ns(const struct onefd *loop)
+uint64_t requests_spin_ns(const struct onefd *loop, uint64_t now)
 {
 	const struct requests *requests = &loop->requests;
+	uint64_t most = requests->spin_most, usual = requests->usual;
 
-	return requests->out == 1 ? engine_pages_spin_ns(&requests->pages_engine) : 0;
+	/* The kernel's own answers come without a thread to wake: nothing is gained. */
+	if (requests->out != 1 || !requests->lone_since || usual > most || loop->stats.in_flight)
+		return 0;
+	if (usual && usual * 2 < most)
+		most = usual * 2;
+	most += requests->lone_since;
+	return most > now ? most - now : 0;
+}
+
+/* One has ended. Of those that were not alone nothing is learned. */
+static void learn_usual(struct onefd *loop)
+{
+	struct requests *requests = &loop->requests;
+	uint64_t took = loop->now - requests->lone_since;
+
+	if (requests->out || !requests->lone_since)
+		return;
+	requests->usual = requests->usual ? (requests->usual * 7 + took) / 8 : took;
+	requests->lone_since = 0;
+}
+
+/* How long a lone request takes is asked only where it is of use. */
+static int flush(struct onefd *loop)
+{
+	struct requests *requests = &loop->requests;
+	int sent = route_flush(loop);
+
+	if (sent)
+		requests->lone_since = requests->out == 1 && requests->spin_most ? sys.now() : 0;
+	return sent;
 }
 
 int requests_flush(struct onefd *loop)
 {
-	struct requests *requests = &loop->requests;
-
-	if (!requests->out)
+	if (!loop->requests.out)
 		return 0;
 	route_begin(loop);
-	return route_flush(loop);
+	return flush(loop);
 }
 
 int requests_dispatch(struct onefd *loop, uint32_t budget)
@@ -458,6 +488,7 @@ int requests_dispatch(struct onefd *loop, uint32_t budget)
 
 		count(&loop->stats, req);
 		requests->out--;
+		learn_usual(loop);
 		/* From here the request is the caller's: fn may free it. */
 		req->state = STATE_PREPARED;
 		PROBE(done, loop, req, req->op, req->res);
@@ -476,7 +507,7 @@ int requests_follow(struct onefd *loop, uint32_t budget)
 	while (!sent && !loop->stopping && ran < budget && !list_empty(&requests->done)) {
 		ran += (uint32_t)requests_dispatch(loop, budget - ran);
 		loop->clock = 0;
-		sent = requests->out ? route_flush(loop) : 0;
+		sent = requests->out ? flush(loop) : 0;
 	}
 	return (int)ran;
 }

@@ -22,6 +22,9 @@ struct requests {
 	int kaio_error;			/* why there is no kernel AIO; 0: there is */
 	int polls_error;		/* why polls have no context of their own */
 	bool no_cachestat;		/* the kernel has none */
+	uint64_t spin_most;		/* onefd_config.spin_us, in nanoseconds */
+	uint64_t lone_since;		/* when the only one was sent; 0: it came among others */
+	uint64_t usual;			/* nanoseconds that such a one takes, of late */
 	struct engine *kaio;		/* NULL: not there */
 	struct engine *pool, *pages;
 	struct engine *polls;		/* NULL: none wanted yet, or as kaio */
@@ -37,8 +40,9 @@ void requests_close(struct onefd *loop);	/* nothing may be out */
 /* Whether requests_flush() or requests_dispatch() would do something now. */
 bool requests_ready(struct onefd *loop);
 
-/* For how long it is worth while to look for a completion before sleeping. */
-uint64_t requests_spin_ns(const struct onefd *loop);
+/* For how long from @now to look for the answer to the only request that is out, if a
+ * thread has it: not at all where such have taken longer than one may look. */
+uint64_t requests_spin_ns(const struct onefd *loop, uint64_t now);
 
 /* Sends what is queued; how many went. */
 int requests_flush(struct onefd *loop);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "../lib/file.h"
@@ -759,12 +760,13 @@ END_TEST
 
 static int sleeps, looks;
 static _Atomic uint64_t skew;	/* added to what the clock says */
-static _Atomic bool stepping;	/* the clock is skew alone, and goes on when it is read */
+static _Atomic bool stepping;	/* the clock is skew alone, */
+static _Atomic uint64_t step;	/* and goes on by that when it is read */
 
 /* One for all tests: threads of the library's read sys.now at any time. */
 static uint64_t skewed_now(void)
 {
-	return stepping ? skew += 10000 : real.now() + skew;
+	return stepping ? skew += step : real.now() + skew;
 }
 
 static uint64_t woken;		/* by that clock: when the last sleep ends */
@@ -803,6 +805,8 @@ static void make_spinning_loop(void)
 	file.warm = WARM_DONE;
 	sleeps = looks = 0;
 	skew = 0;
+	stepping = false;
+	step = 0;
 	sys.now = skewed_now;
 	sys.epoll_pwait2 = count_waits;
 	sys.epoll_wait = count_plain_waits;
@@ -816,13 +820,21 @@ static void free_spinning_loop(void)
 	sys.now = real.now;
 }
 
+static void stop_clock(void)
+{
+	skew = real.now();
+	stepping = true;
+}
+
 START_TEST(a_spinning_loop_looks_before_it_sleeps)
 {
 	struct job *job = make_jobs(1, PAGE);
 
+	stop_clock();
 	shut[0] = true;
 	ask(job, 0, PAGE);
 	until_waited_for(0);
+	step = 10000;
 	looks = sleeps = 0;
 	ck_assert_int_eq(onefd_dispatch(loop, 1), 0);
 	/* One look is what every dispatch takes that finds work. */
@@ -831,6 +843,34 @@ START_TEST(a_spinning_loop_looks_before_it_sleeps)
 	drain_jobs(loop, job, 1);
 	ck_assert_int_eq(job->res, PAGE);
 	free_jobs(job, 1);
+}
+END_TEST
+
+static sem_t call_gate;
+
+static ssize_t wait_at_gate(void *arg)
+{
+	(void)arg;
+	while (sem_wait(&call_gate) < 0)
+		;
+	return 1;
+}
+
+/* A worker's answer is looked for as a page is. */
+START_TEST(a_spinning_loop_looks_for_any_lone_request)
+{
+	struct job job = { 0 };
+
+	stop_clock();
+	step = 10000;
+	sem_init(&call_gate, 0, 0);
+	onefd_prep_call(&job.req, wait_at_gate, NULL);
+	job_submit(loop, &job);
+	ck_assert_int_eq(onefd_dispatch(loop, 1), 0);
+	ck_assert_int_gt(looks, 1);
+	sem_post(&call_gate);
+	drain_jobs(loop, &job, 1);
+	ck_assert_int_eq(job.res, 1);
 }
 END_TEST
 
@@ -845,11 +885,11 @@ START_TEST(a_timer_is_not_late_by_what_was_spun)
 	struct job *job = make_jobs(1, PAGE);
 	struct onefd_timer timer;
 
+	stop_clock();
 	shut[0] = true;
 	ask(job, 0, PAGE);
 	until_waited_for(0);
-	stepping = true;
-	skew = real.now();
+	step = 10000;
 	onefd_timer_init(&timer, no_timer);
 	onefd_timer_start(loop, &timer, skew + 5000000);
 	looks = sleeps = 0;
@@ -960,6 +1000,7 @@ int main(void)
 
 	tcase = add_case(suite, "spin", make_spinning_loop, free_spinning_loop);
 	tcase_add_test(tcase, a_spinning_loop_looks_before_it_sleeps);
+	tcase_add_test(tcase, a_spinning_loop_looks_for_any_lone_request);
 	tcase_add_test(tcase, a_timer_is_not_late_by_what_was_spun);
 	tcase_add_test(tcase, a_spinning_loop_sleeps_when_pages_take_long);
 	tcase_add_test(tcase, a_dispatch_that_may_not_wait_does_not_spin);

@@ -162,6 +162,68 @@ START_TEST(answers_are_each_calls_own)
 }
 END_TEST
 
+static pthread_t looping;
+static atomic_bool stands;
+static atomic_int readings;	/* by workers, of the clock while it stands */
+
+static uint64_t standing_now(void)
+{
+	if (!stands)
+		return real.now();
+	readings += !pthread_equal(pthread_self(), looping);
+	return 1;
+}
+
+static void set_up_to_look(uint32_t most)
+{
+	struct onefd_config config = *test_config();
+
+	must(onefd_free(loop));
+	sys.now = standing_now;
+	config.threads = most;
+	config.spin_us = 50;
+	must(onefd_new(&loop, &config));
+}
+
+/* The clock stands, and so who looks does until he is called. */
+START_TEST(a_worker_looks_for_more_where_calls_come_one_by_one)
+{
+	struct job job = { 0 };
+
+	set_up_to_look(1);
+	looping = pthread_self();
+	stands = true;
+	for (int i = 0; i < 1000 && readings < 10000; i++) {
+		onefd_prep_call(&job.req, answer, (void *)1);
+		ck_assert_int_eq(job_run(loop, &job), 1);
+	}
+	ck_assert_int_ge(readings, 10000);
+	onefd_prep_call(&job.req, answer, (void *)1);
+	ck_assert_int_eq(job_run(loop, &job), 1);
+	stands = false;
+}
+END_TEST
+
+START_TEST(no_call_is_lost_on_who_looks)
+{
+	struct job *jobs = make_jobs(4, 0);
+
+	set_up_to_look(3);
+	for (int i = 0; i < 5000; i++) {
+		int count = i % 50 ? 1 : 4;
+
+		for (int j = 0; j < count; j++) {
+			onefd_prep_call(&jobs[j].req, answer, (void *)(intptr_t)i);
+			job_submit(loop, &jobs[j]);
+		}
+		drain_jobs(loop, jobs, count);
+		for (int j = 0; j < count; j++)
+			ck_assert_int_eq(jobs[j].res, i);
+	}
+	free_jobs(jobs, 4);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("pool");
@@ -173,5 +235,7 @@ int main(void)
 	tcase_add_test(tcase, stuck_calls_delay_no_read);
 	tcase_add_test(tcase, workers_take_no_signal);
 	tcase_add_test(tcase, answers_are_each_calls_own);
+	tcase_add_test(tcase, a_worker_looks_for_more_where_calls_come_one_by_one);
+	tcase_add_test(tcase, no_call_is_lost_on_who_looks);
 	return run_suite(suite);
 }
