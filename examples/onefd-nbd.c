@@ -52,6 +52,7 @@
 #define RECEIVE_BULKY	1024u		/* ... where a large payload is to follow */
 #define RECEIVES	4		/* of a connection in a turn */
 #define BULKY		(16u << 10)	/* a payload not to be copied */
+#define UNSENT		(1 << 20)	/* that the kernel holds for a UNIX socket */
 #define OPTION_MOST	(16u << 10)	/* data of an option */
 #define PAYLOAD_MOST	(32u << 20)	/* of a request */
 #define CACHE_MOST	(64u << 20)	/* read ahead for one request */
@@ -1998,13 +1999,15 @@ static void connection_ready(struct onefd_watch *watch, uint32_t events)
 static void add_connection(int fd)
 {
 	struct connection *connection = calloc(1, sizeof *connection);
-	int yes = 1;
+	int yes = 1, unsent = UNSENT;
 
 	if (!connection) {
 		close(fd);
 		return;
 	}
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);	/* a TCP one's */
+	/* A TCP socket's buffer grows by itself; a UNIX one's takes not two large answers. */
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) < 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unsent, sizeof unsent);
 	/* One that is idle may stay, but not when its machine has gone. */
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
 	onefd_watch_init(&connection->watch, fd, connection_ready);
