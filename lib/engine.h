@@ -136,6 +136,7 @@ struct flight {
 	enum lane lane;
 	uint32_t extents;		/* what a warming worker counted */
 	bool stopped;			/* the loop's: a worker's sendfile was cancelled */
+	bool splices;			/* sendfile.c: by sendfile(2) */
 	uint16_t misses;		/* sendfile.c: in a row */
 	bool busy, dropped;		/* engine_pages: a thread tries it; cancelled meanwhile */
 	struct hand *awaiting;		/* the thread that waits for its page */

@@ -46,6 +46,10 @@ void prefetch_ahead(struct onefd_req *req)
 	off_t end = f->flags & FLIGHT_SENDFILE ? f->end : req->offset + (off_t)f->bytes;
 	off_t at = req->offset + (off_t)f->done;
 
+	/* The kernel's own readahead grows with what sendfile(2) reads: to larger
+	 * pieces than these, of larger folios, for a third of the time. */
+	if (f->flags & FLIGHT_SENDFILE && f->splices)
+		return;
 	/* Whole pieces, also where that is further ahead: or each step of a few
 	 * pages would ask for as few. */
 	while (f->ahead < end && f->ahead - at < (off_t)PREFETCH_AHEAD) {

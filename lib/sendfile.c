@@ -1,14 +1,21 @@
 /*
  * sendfile.c - a range of a file into a socket, as far as it goes at once.
  *
- * Not by sendfile(2): that waits for a page that is not there, and one that
- * was there a moment ago may be gone. What RWF_NOWAIT copies cannot be taken
- * away any more, and what the socket does not take is read again later. So such
- * a request is by turns a try, a prefetch and a poll.
+ * On the loop's thread not by sendfile(2): that waits for a page that is not there,
+ * and one that was there a moment ago may be gone. What RWF_NOWAIT copies cannot be
+ * taken away any more, and what the socket does not take is read again later. So
+ * such a request is by turns a try, a prefetch and a poll.
+ *
+ * But it copies nothing, and to copy costs three times as much as all else. So a
+ * worker sends what is long by sendfile(2), a piece at a time, if the socket is a
+ * stream and lets nobody wait. The next page is waited for first, as in the other way:
+ * a disk that hangs holds the thread that waits for its pages, and not all workers.
  */
 #include "sendfile.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
 
 #include "buffered.h"
 #include "cached.h"
@@ -19,6 +26,10 @@
 #define WINDOW (256u * 1024)
 /* Misses in a row: memory is short, and the pages go before they are sent. */
 #define MISSES 3
+/* From so much on, by sendfile(2); and so much of it before others have their turn. */
+#define SPLICE_LEAST (256u * 1024)
+#define SPLICE_STEP (512u * 1024)
+#define SPLICE_TRIES 4
 /* What a worker sends before others have their turn, and waits for a socket. */
 #define WORK_STEPS 16
 #define WORK_POLL_MS 100
@@ -35,6 +46,15 @@ enum sent {
 /* No errnos: a file system may answer any of those, -EAGAIN too. */
 enum { WORK_ON, WORK_END, WORK_FULL };
 
+/* What sendfile(2) would send: neither may it wait, nor must pieces have a border. */
+static bool may_splice(const struct onefd_req *req)
+{
+	const struct call *call = &flight((struct onefd_req *)(uintptr_t)req)->call;
+
+	return call->length >= (off_t)SPLICE_LEAST && !req->rw_flags &&
+	       sys.socket_type(call->fd) == SOCK_STREAM && sys.getfl(call->fd) & O_NONBLOCK;
+}
+
 static uint64_t left(const struct onefd_req *req)
 {
 	return (uint64_t)(flight((struct onefd_req *)(uintptr_t)req)->end - req->offset);
@@ -49,7 +69,13 @@ static void begin(struct onefd_req *req)
 	f->end = req->offset + f->call.length;
 	f->misses = 0;
 	f->stopped = false;
+	f->splices = may_splice(req);
 	f->work = NULL;
+}
+
+static bool splices(const struct onefd_req *req)
+{
+	return flight((struct onefd_req *)(uintptr_t)req)->splices && left(req) >= SPLICE_LEAST;
 }
 
 /* What is told when it ends with @error or, 0, for there is no more. */
@@ -61,13 +87,14 @@ static ssize_t result(const struct onefd_req *req, ssize_t error)
 	return error == -ECANCELED || !sent ? error : sent;
 }
 
-/* Reads the next of it into the loop's memory; how much, or the verdict. */
-static enum verdict fetch(struct onefd *loop, struct onefd_req *req, uint64_t *budget)
+/* Reads the next @most bytes of it into the loop's memory; how much, or the verdict. */
+static enum verdict fetch(struct onefd *loop, struct onefd_req *req, uint64_t most,
+			  uint64_t *budget)
 {
 	struct flight *f = flight(req);
 	enum verdict verdict;
 
-	f->bytes = left(req) < SENDFILE_STEP ? left(req) : SENDFILE_STEP;
+	f->bytes = left(req) < most ? left(req) : most;
 	f->done = 0;
 	req->op = OP_READ;
 	req->one = (struct iovec){ loop->sender.bytes, f->bytes };
@@ -78,6 +105,7 @@ static enum verdict fetch(struct onefd *loop, struct onefd_req *req, uint64_t *b
 	return verdict;
 }
 
+/* One byte tells that its page is there: a worker may wait for those that follow. */
 static enum sent wait_for_pages(struct onefd_req *req)
 {
 	struct flight *f = flight(req);
@@ -85,7 +113,7 @@ static enum sent wait_for_pages(struct onefd_req *req)
 	if (++f->misses > MISSES)
 		return SENT_WORKER;
 	req->op = OP_PREFETCH;
-	f->bytes = left(req) < WINDOW ? left(req) : WINDOW;
+	f->bytes = splices(req) ? 1 : left(req) < WINDOW ? left(req) : WINDOW;
 	f->done = 0;
 	return SENT_MISS;
 }
@@ -100,10 +128,14 @@ static enum sent finish(struct onefd_req *req, ssize_t error)
 static bool step(struct onefd *loop, struct onefd_req *req, uint64_t *budget, enum sent *ret)
 {
 	struct flight *f = flight(req);
-	enum verdict verdict = fetch(loop, req, budget);
+	bool whole = splices(req);
+	enum verdict verdict = fetch(loop, req, whole ? 1 : SENDFILE_STEP, budget);
 	ssize_t n;
 
-	if (f->done) {
+	if (f->done && whole) {
+		f->misses = 0;
+		*ret = SENT_WORKER;
+	} else if (f->done) {
 		n = sys.send(f->call.fd, loop->sender.bytes, f->done);
 		if (n > 0) {
 			req->offset += n;
@@ -136,6 +168,26 @@ static enum sent try(struct onefd *loop, struct onefd_req *req, uint64_t *budget
 	return finish(req, 0);
 }
 
+/* Off the loop's thread: a piece by sendfile(2). */
+static ssize_t work_splice(struct onefd_req *req)
+{
+	uint64_t most = left(req) < SPLICE_STEP ? left(req) : SPLICE_STEP;
+	int sockfd = flight(req)->call.fd;
+	ssize_t n = -EAGAIN;
+
+	/* There may be room by the time that one looks. */
+	for (int i = 0; i < SPLICE_TRIES && n == -EAGAIN; i++) {
+		n = sys.sendfile(sockfd, req->file->fd, req->offset, most);
+		if (n == -EAGAIN && sys.poll_out(sockfd, 0) == 0)
+			return WORK_FULL;
+	}
+	if (n > 0)
+		req->offset += n;
+	/* Of an error, the socket's or the file's: to copy is to find out whose. */
+	flight(req)->splices = n > 0;
+	return n > 0 && (uint64_t)n < most ? WORK_FULL : WORK_ON;
+}
+
 /* Off the loop's thread: sends some, waiting for the disk and not for the
  * socket. WORK_..., the last for a socket that is full, or -errno. */
 static ssize_t work(struct onefd_req *req)
@@ -144,6 +196,8 @@ static ssize_t work(struct onefd_req *req)
 	struct iovec iov = { bytes, 0 };
 	ssize_t n, sent;
 
+	if (splices(req))
+		return work_splice(req);
 	for (int i = 0; i < WORK_STEPS && left(req); i++) {
 		iov.iov_len = left(req) < sizeof bytes ? left(req) : sizeof bytes;
 		n = sys.preadv2(req->file->fd, &iov, 1, req->offset, req->rw_flags);

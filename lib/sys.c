@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -204,6 +205,19 @@ static int call_readahead(int fd, off_t offset, uint64_t length)
 static ssize_t call_send(int fd, const void *buf, size_t len)
 {
 	return answer(send(fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+static ssize_t call_sendfile(int sockfd, int fd, off_t offset, size_t len)
+{
+	return answer(sendfile(sockfd, fd, &offset, len));
+}
+
+static int call_socket_type(int fd)
+{
+	int type;
+	socklen_t size = sizeof type;
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ? -errno : type;
 }
 
 static int call_poll_out(int fd, int timeout_ms)
@@ -415,6 +429,8 @@ struct sys_calls sys = {
 	.missing = call_missing,
 	.readahead = call_readahead,
 	.send = call_send,
+	.sendfile = call_sendfile,
+	.socket_type = call_socket_type,
 	.poll_out = call_poll_out,
 	.fsync = call_fsync,
 	.fdatasync = call_fdatasync,

@@ -60,6 +60,10 @@ struct sys_calls {
 	int64_t (*missing)(int fd, off_t offset, uint64_t length);
 	int (*readahead)(int fd, off_t offset, uint64_t length);	/* POSIX_FADV_WILLNEED */
 	ssize_t (*send)(int fd, const void *buf, size_t len);	/* does not wait; no SIGPIPE */
+	/* Waits for the file, and for the socket if that is not O_NONBLOCK; a SIGPIPE is
+	 * the thread's, which blocks it. */
+	ssize_t (*sendfile)(int sockfd, int fd, off_t offset, size_t len);
+	int (*socket_type)(int fd);		/* SOCK_... */
 	int (*poll_out)(int fd, int timeout_ms);
 	int (*fsync)(int fd);
 	int (*fdatasync)(int fd);

@@ -33,6 +33,7 @@ static void tear_down(void)
 	/* No more than was replaced: a context may still be on its way out. */
 	sys.preadv2 = real.preadv2;
 	sys.send = real.send;
+	sys.sendfile = real.sendfile;
 }
 
 static void open_file(int index, size_t size)
@@ -105,6 +106,54 @@ START_TEST(all_of_it_arrives)
 			ck_assert_int_eq(received, 123 + LARGE - 1000);
 			ck_assert_int_eq(job->req.offset, received);
 		}
+		close_all();
+	}
+}
+END_TEST
+
+static _Atomic int spliced;
+static ssize_t refusal;
+
+static ssize_t counting_sendfile(int sockfd, int from, off_t offset, size_t len)
+{
+	spliced++;
+	return real.sendfile(sockfd, from, offset, len);
+}
+
+static ssize_t refusing_sendfile(int sockfd, int from, off_t offset, size_t len)
+{
+	/* First it goes well. */
+	return spliced++ < 2 ? real.sendfile(sockfd, from, offset, len) : refusal;
+}
+
+/* A socket that waits would hold a worker for as long as its reader likes. */
+START_TEST(only_where_nobody_waits_long_ones_are_not_copied)
+{
+	static const size_t sizes[] = { 1000, LARGE };
+
+	sys.sendfile = counting_sendfile;
+	for (int i = 0; i < 4; i++) {
+		open_file(_i, LARGE);
+		open_socket(i & 1 ? SOCK_NONBLOCK : 0);
+		spliced = 0;
+		ck_assert_int_eq(send_all(0, sizes[i / 2]), (ssize_t)sizes[i / 2]);
+		ck_assert_int_eq(spliced > 0, i == 3);
+		close_all();
+	}
+}
+END_TEST
+
+START_TEST(what_sendfile_refuses_is_copied)
+{
+	static const ssize_t refusals[] = { -EINVAL, -EAGAIN, -EIO, -ENOSYS, 0 };
+
+	sys.sendfile = refusing_sendfile;
+	for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+		refusal = refusals[i];
+		open_file(_i, LARGE);
+		open_socket(SOCK_NONBLOCK);
+		spliced = 0;
+		ck_assert_int_eq(send_all(0, LARGE), LARGE);
 		close_all();
 	}
 }
@@ -351,6 +400,8 @@ int main(void)
 	int count = place_count();
 
 	tcase_add_loop_test(tcase, all_of_it_arrives, 0, count);
+	tcase_add_loop_test(tcase, only_where_nobody_waits_long_ones_are_not_copied, 0, place_count());
+	tcase_add_loop_test(tcase, what_sendfile_refuses_is_copied, 0, place_count());
 	tcase_add_loop_test(tcase, it_is_short_at_the_end_of_the_file, 0, count);
 	tcase_add_loop_test(tcase, submitted_anew_it_sends_what_follows, 0, count);
 	tcase_add_loop_test(tcase, full_socket_holds_up_nobody_and_is_no_end, 0, count);
