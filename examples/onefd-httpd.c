@@ -3,7 +3,7 @@
  *
  *   cc -D_GNU_SOURCE -o onefd-httpd onefd-httpd.c $(pkg-config --cflags --libs onefd libmicrohttpd)
  *
- * libmicrohttpd (MHD) speaks HTTP: it accepts, parses and sends. onefd opens and reads the
+ * libmicrohttpd (MHD) speaks HTTP: it parses and sends. onefd accepts, opens and reads the
  * files, and waits for all there is to wait for; MHD's epoll descriptor is a watch in its loop.
  *
  * A request travels so:
@@ -14,6 +14,9 @@
  * them within the handler. Else MHD calls the handler anew in each of its runs until there
  * is an answer; a connection whose file takes longer is suspended in a run that follows a
  * turn in which nothing came: from then on it costs nothing, and settle() resumes it.
+ *
+ * A large file is sent by onefd: MHD would have it copied twice. Once the head is sent the
+ * connection is taken from MHD, and given to it anew behind the body: see take_over().
  *
  * A request is shared: by MHD from its first line to its last byte, by the loop while one
  * of its requests is out, by the response that sends its body. The last one frees it; so a
@@ -26,6 +29,8 @@
 #include <getopt.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -36,6 +41,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -47,6 +53,7 @@
 #define STATUS_USAGE	2
 #define SMALL		(64u << 10)	/* files up to here are read whole */
 #define BLOCK		(64u << 10)	/* others by so much */
+#define LARGE		(256u << 10)	/* and from here on without MHD */
 #define LOG_MOST	(1u << 20)	/* of lines that are not written yet */
 #define LINE_MOST	(16u << 10)
 #define MEMORY		(8u << 10)	/* MHD's of a connection: bounds what a client sends */
@@ -54,6 +61,8 @@
 #define SPARE_FILES	64		/* descriptors that are neither clients nor files */
 #define FINISH_NS	UINT64_C(5000000000)
 #define RESTART_NS	UINT64_C(1000000000)
+#define PAUSE_NS	UINT64_C(100000000)
+#define ACCEPT_MOST	64u		/* clients in a turn */
 #define NSEC_PER_MSEC	UINT64_C(1000000)
 #define TIMEOUT_MOST	86400u
 #define CONNECTIONS_MOST 1000000u
@@ -76,14 +85,14 @@ struct setup {
 
 /* From HOST on: those of which two, that differ, would mean two requests. */
 enum header {
-	RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED, IF_UNMODIFIED,
+	RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED, IF_UNMODIFIED, CONNECTION,
 	HOST, CONTENT_LENGTH, TRANSFER_ENCODING, HEADERS
 };
 
 static const char *const header_names[HEADERS] = {
 	MHD_HTTP_HEADER_RANGE, MHD_HTTP_HEADER_IF_RANGE, MHD_HTTP_HEADER_IF_MATCH,
 	MHD_HTTP_HEADER_IF_NONE_MATCH, MHD_HTTP_HEADER_IF_MODIFIED_SINCE,
-	MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE, MHD_HTTP_HEADER_HOST,
+	MHD_HTTP_HEADER_IF_UNMODIFIED_SINCE, MHD_HTTP_HEADER_CONNECTION, MHD_HTTP_HEADER_HOST,
 	MHD_HTTP_HEADER_CONTENT_LENGTH, MHD_HTTP_HEADER_TRANSFER_ENCODING,
 };
 
@@ -120,7 +129,9 @@ struct request {
 	char *body;			/* a small file whole */
 	struct MHD_Response *large;	/* or what sends a large one, and has its next block: */
 	size_t room, landed;		/* bytes of the body; of that block, 0: to be read */
-	off_t taken;			/* of the body, by MHD */
+	off_t taken;			/* of the body, by MHD or by the socket */
+	struct client *sender;		/* or its connection, taken from MHD, */
+	char *record[2];		/* and what the log says before and behind the bytes */
 
 	char *path;			/* behind uri */
 	char uri[];			/* as it came */
@@ -686,10 +697,9 @@ static size_t quote_header(char *out, size_t room, struct MHD_Connection *connec
 	return quote(out, room, value ? value : "-");
 }
 
-/* The combined format. */
-static void log_request(const struct request *request)
+/* The combined format, up to the bytes. */
+static void format_record(const struct request *request, char line[LINE_MOST])
 {
-	static char line[LINE_MOST];
 	char client[64], date[40];
 	time_t now = time(NULL);
 	struct tm tm;
@@ -697,24 +707,66 @@ static void log_request(const struct request *request)
 
 	format_client(client, sizeof client, request->connection);
 	strftime(date, sizeof date, "%d/%b/%Y:%H:%M:%S +0000", gmtime_r(&now, &tm));
-	n = (size_t)snprintf(line, sizeof line, "%s - - [%s] \"", client, date);
+	n = (size_t)snprintf(line, LINE_MOST, "%s - - [%s] \"", client, date);
 	n += quote(line + n, LINE_MOST / 16, request->method);
 	line[n++] = ' ';
 	n += quote(line + n, LINE_MOST / 2, request->uri);
 	line[n++] = ' ';
 	n += quote(line + n, LINE_MOST / 16, request->protocol);
-	n += (size_t)snprintf(line + n, sizeof line - n, "\" %u %lld \"", request->status,
-			      (long long)request->taken);
+	snprintf(line + n, LINE_MOST - n, "\" %u ", request->status);
+}
+
+/* And behind them. */
+static void format_origin(const struct request *request, char line[LINE_MOST])
+{
+	size_t n = (size_t)snprintf(line, LINE_MOST, " \"");
+
 	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_REFERER);
-	n += (size_t)snprintf(line + n, sizeof line - n, "\" \"");
+	n += (size_t)snprintf(line + n, LINE_MOST - n, "\" \"");
 	n += quote_header(line + n, LINE_MOST / 8, request->connection, MHD_HTTP_HEADER_USER_AGENT);
-	n += (size_t)snprintf(line + n, sizeof line - n, "\"\n");
-	if (n > LOG_MOST - history.length) {
+	snprintf(line + n, LINE_MOST - n, "\"\n");
+}
+
+static void add_line(const char *record, off_t bytes, const char *origin)
+{
+	size_t room = LOG_MOST - history.length;
+	int n = snprintf(history.lines + history.length, room, "%s%lld%s", record, (long long)bytes,
+			 origin);
+
+	if ((size_t)n < room)
+		history.length += (size_t)n;
+	else
 		history.lost++;
+}
+
+static void log_request(const struct request *request)
+{
+	static char record[LINE_MOST], origin[LINE_MOST];
+
+	if (!log_path)
 		return;
+	if (!request->sender) {
+		format_record(request, record);
+		format_origin(request, origin);
+		add_line(record, request->taken, origin);
+	} else if (request->record[0] && request->record[1]) {
+		add_line(request->record[0], request->taken, request->record[1]);
+	} else {
+		history.lost++;
 	}
-	memcpy(history.lines + history.length, line, n);
-	history.length += n;
+}
+
+/* What the connection tells of it, while that is MHD's. */
+static void note_record(struct request *request)
+{
+	char line[LINE_MOST];
+
+	if (!log_path)
+		return;
+	format_record(request, line);
+	request->record[0] = strdup(line);
+	format_origin(request, line);
+	request->record[1] = strdup(line);
 }
 
 /* ---- MHD in the loop --------------------------------------------------------- */
@@ -790,9 +842,8 @@ static void server_due(struct onefd_timer *timer)
 	run_soon();
 }
 
-/* ---- clients: how long each is waited for ------------------------------------ */
+/* ---- clients: how many, and how long each is waited for ------------------------ */
 
-/* MHD's timeout begins anew with each byte: this one is of a request that is not whole. */
 struct client {
 	struct client *next, *prev;	/* while it is waited for, the oldest first */
 	struct request *request;	/* MHD tells of the end of most, but not of all */
@@ -800,11 +851,16 @@ struct client {
 	struct onefd_watch end;
 	int fd;
 	bool ended;			/* it sends no more */
+	bool unclear;			/* where its last request ended */
+	uint64_t heads;			/* bytes of its requests */
+	uint64_t acked;			/* bytes of an answer, when that was looked at last */
 };
 
 static struct client waited_for = { .next = &waited_for, .prev = &waited_for };
-static struct client nobody = { .next = &nobody, .prev = &nobody, .fd = -1 };
-static struct onefd_timer client_timer;
+static struct client *arriving;		/* while MHD is given it */
+static unsigned client_count;
+static struct onefd_timer client_timer, pause_timer;
+static struct onefd_watch listener_watch;
 
 static void request_release(struct request *request);
 
@@ -830,6 +886,7 @@ static void show_end(struct client *client)
 	(void)shutdown(client->fd, SHUT_RD);
 }
 
+/* MHD's timeout begins anew with each byte: this one is of a request that is not whole. */
 static void wait_for_client(struct client *client)
 {
 	forget(client);
@@ -854,13 +911,13 @@ static void client_ended(struct onefd_watch *watch, uint32_t events)
 		show_end(client);
 }
 
-/* Without memory clients share one, and have MHD's timeout alone. */
 static struct client *client_new(int fd)
 {
 	struct client *client = calloc(1, sizeof *client);
 
 	if (!client)
-		return &nobody;
+		return NULL;
+	client_count++;
 	client->next = client->prev = client;
 	client->fd = fd;
 	onefd_watch_init(&client->end, fd, client_ended);
@@ -869,25 +926,100 @@ static struct client *client_new(int fd)
 	return client;
 }
 
-static void client_free(struct client *client)
+static void listen_on(void)
 {
-	if (client == &nobody)
+	int r;
+
+	if (stopping || client_count >= connection_most)
 		return;
-	onefd_watch_stop(&client->end);
-	free(client);
+	r = onefd_watch_start(loop, &listener_watch, EPOLLIN);
+	if (r < 0 && r != -EBUSY)
+		die("cannot watch the listener", -r);
 }
 
-/* MHD sees the end of the connection, and ends it. */
+static void client_free(struct client *client)
+{
+	forget(client);
+	onefd_watch_stop(&client->end);
+	free(client);
+	client_count--;
+	listen_on();
+}
+
+/* Whether it took some of its answer since, or has all that the disk gave. */
+static bool has_read(struct client *client)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+	uint64_t acked = client->acked;
+	int unsent;
+
+	if (ioctl(client->fd, SIOCOUTQ, &unsent) < 0 ||
+	    getsockopt(client->fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+		return false;
+	client->acked = info.tcpi_bytes_acked;
+	return unsent == 0 || client->acked != acked;
+}
+
+/* Who has it, MHD or a sendfile, sees the end of the connection, and ends it. */
 static void clients_due(struct onefd_timer *timer)
 {
 	struct client *oldest;
 
 	while ((oldest = waited_for.next) != &waited_for && oldest->deadline <= onefd_now(loop)) {
 		forget(oldest);
-		(void)shutdown(oldest->fd, SHUT_RDWR);
+		if (oldest->request && oldest->request->sender == oldest && has_read(oldest))
+			wait_for_client(oldest);
+		else
+			(void)shutdown(oldest->fd, SHUT_RDWR);
 	}
 	if (oldest != &waited_for)
 		onefd_timer_start(loop, timer, oldest->deadline);
+}
+
+/* The socket is MHD's, whatever becomes of it. */
+static void give_to_server(struct client *client, const struct sockaddr_storage *address,
+			   socklen_t length)
+{
+	arriving = client;
+	(void)MHD_add_connection(server, client->fd, (const struct sockaddr *)address, length);
+	if (arriving)
+		client_free(client);
+	arriving = NULL;
+	run_soon();
+}
+
+static void client_came(struct onefd_watch *watch, uint32_t events)
+{
+	(void)events;
+	for (unsigned i = 0; i < ACCEPT_MOST && client_count < connection_most; i++) {
+		struct sockaddr_storage address;
+		socklen_t length = sizeof address;
+		int fd = accept4(watch->fd, (struct sockaddr *)&address, &length,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct client *client = fd < 0 ? NULL : client_new(fd);
+
+		if (client) {
+			give_to_server(client, &address, length);
+		} else if (fd >= 0) {
+			close(fd);
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			onefd_watch_stop(watch);
+			onefd_timer_start(loop, &pause_timer, onefd_now(loop) + PAUSE_NS);
+			return;
+		} else {
+			return;
+		}
+	}
+	/* The rest waits in the kernel. */
+	if (client_count >= connection_most)
+		onefd_watch_stop(watch);
+}
+
+static void pause_over(struct onefd_timer *timer)
+{
+	(void)timer;
+	listen_on();
 }
 
 static void client_notified(void *cls, struct MHD_Connection *connection, void **context,
@@ -896,17 +1028,15 @@ static void client_notified(void *cls, struct MHD_Connection *connection, void *
 	struct client *client = *context;
 
 	(void)cls;
+	(void)connection;
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		*context = client = client_new(MHD_get_connection_info(
-			connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
-		wait_for_client(client);
+		*context = arriving;
+		wait_for_client(arriving);
+		arriving = NULL;
 	} else {
-		forget(client);
 		if (client->request)
 			request_release(client->request);
 		client_free(client);
-		/* There is room for another: only a run takes it in. */
-		run_soon();
 	}
 }
 
@@ -937,6 +1067,8 @@ static void request_release(struct request *request)
 		return;
 	give_memory(request);
 	setup_release(request->setup);
+	free(request->record[0]);
+	free(request->record[1]);
 	free(request);
 }
 
@@ -957,8 +1089,7 @@ static void *request_came(void *cls, const char *uri, struct MHD_Connection *con
 	request->fd = -1;
 	request->setup = setup;
 	setup->users++;
-	if (client_of(connection) != &nobody)
-		client_of(connection)->request = request;
+	client_of(connection)->request = request;
 	return request;
 }
 
@@ -1193,6 +1324,86 @@ static void block_read(struct onefd_req *req)
 	request_release(request);
 }
 
+static void body_sent(struct onefd_req *req)
+{
+	struct request *request = returned(req);
+	struct client *sender = request->sender;
+	struct sockaddr_storage address;
+	socklen_t length = sizeof address;
+
+	request->taken = req->res > 0 ? (off_t)req->res : 0;
+	log_request(request);
+	request_unlisted(request);
+	request->sender = NULL;
+	sender->request = NULL;
+	forget(sender);
+	if (request->taken == request->length && server && !stopping &&
+	    getpeername(sender->fd, (struct sockaddr *)&address, &length) == 0) {
+		give_to_server(sender, &address, length);
+	} else {
+		close(sender->fd);
+		client_free(sender);
+	}
+	end_large_body(request);
+	request_release(request);
+	run_soon();
+}
+
+/* Bytes that MHD has read; more, where some came just now or the end has. */
+static uint64_t bytes_read(int fd)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+	int unread;
+
+	if (ioctl(fd, SIOCINQ, &unread) < 0 ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+		return UINT64_MAX;
+	return info.tcpi_bytes_received - (uint64_t)unread;
+}
+
+/* Whether MHD has no byte of a next request, and nothing to say behind the body. */
+static bool may_take_over(const struct request *request, const struct client *client)
+{
+	const char *const *headers = request->headers;
+
+	return request->length >= (off_t)LARGE && !stopping &&
+	       (!headers[CONNECTION] || strcasecmp(headers[CONNECTION], "keep-alive") == 0) &&
+	       strcmp(request->protocol, MHD_HTTP_VERSION_1_1) == 0 && !client->unclear &&
+	       bytes_read(client->fd) == client->heads;
+}
+
+/*
+ * MHD has sent the head, and asks for the first of the body: told that there is none, it
+ * closes its descriptor, and with MHD_USE_TURBO does nothing else to the connection, which
+ * lives on by another.
+ */
+static bool take_over(struct request *request)
+{
+	struct client *client = client_of(request->connection);
+	int fd = may_take_over(request, client) ? fcntl(client->fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+	if (fd < 0)
+		return false;
+	request->sender = client_new(fd);
+	if (!request->sender) {
+		close(fd);
+		return false;
+	}
+	request->sender->heads = client->heads;
+	request->sender->request = request;
+	note_record(request);
+	return true;
+}
+
+static void send_body(struct request *request)
+{
+	onefd_prep_sendfile(&request->req, request->sender->fd, &request->file, request->from,
+			    (size_t)request->length);
+	submit(request, body_sent);
+	wait_for_client(request->sender);
+}
+
 /*
  * MHD asks for the next bytes, and asks again. They are read into its own buffer: that is
  * the response's, which we hold until the read has ended.
@@ -1202,6 +1413,8 @@ static ssize_t take_body(void *cls, uint64_t pos, char *buf, size_t max)
 	struct request *request = cls;
 	size_t n = request->landed;
 
+	if (pos == 0 && !request->out && !n && take_over(request))
+		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (!n && !request->failed && !request->out) {
 		onefd_prep_pread(&request->req, &request->file, buf, max,
 				 request->from + (off_t)pos);
@@ -1239,16 +1452,18 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 	(void)code;
 	if (!request)
 		return;
-	if (request->status && log_path)
+	if (request->status && !request->sender)
 		log_request(request);
-	if (request->method)
+	if (request->method && !request->sender)
 		request_unlisted(request);
 	client_of(connection)->request = NULL;
 	wait_for_client(client_of(connection));
 	asked_count -= request->asked;
 	request->asked = false;
 	request->connection = NULL;
-	if (!request->out)
+	if (request->sender)
+		send_body(request);
+	else if (!request->out)
 		end_large_body(request);
 	request_release(request);
 }
@@ -1609,6 +1824,19 @@ static void note_headers(struct request *request)
 		request->unclear = true;
 }
 
+/* Of a body nobody says how many bytes it took. */
+static void count_head(struct request *request)
+{
+	struct client *client = client_of(request->connection);
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		request->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+	if (info)
+		client->heads += info->header_size;
+	client->unclear |= !info || request->headers[CONTENT_LENGTH] ||
+			   request->headers[TRANSFER_ENCODING];
+}
+
 static bool refuse(struct request *request, unsigned status)
 {
 	request->status = status;
@@ -1619,6 +1847,7 @@ static bool refuse(struct request *request, unsigned status)
 static bool start(struct request *request, const char *url)
 {
 	note_headers(request);
+	count_head(request);
 	if (request->unclear)
 		return refuse(request, MHD_HTTP_BAD_REQUEST);
 	request->head = strcmp(request->method, MHD_HTTP_METHOD_HEAD) == 0;
@@ -1702,17 +1931,17 @@ static void share_descriptors(void)
 	large_most = files_most * 3 / 4;
 	if (large_most > memory / BLOCK)
 		large_most = (unsigned)(memory / BLOCK) + 1;
+	/* A connection that is taken over has two for a moment. */
 	if (!connection_most || connection_most > limit - files_most)
 		connection_most = limit - files_most;
 }
 
-static void start_server(int listener)
+static void start_server(void)
 {
 	server = MHD_start_daemon(
-		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TURBO, 0, NULL, NULL,
-		handle, NULL,
-		MHD_OPTION_LISTEN_SOCKET, listener,
-		MHD_OPTION_CONNECTION_LIMIT, connection_most,
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TURBO,
+		0, NULL, NULL, handle, NULL,
+		MHD_OPTION_CONNECTION_LIMIT, connection_most + SPARE_FILES,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
 		MHD_OPTION_CONNECTION_TIMEOUT, timeout,
 		MHD_OPTION_STRICT_FOR_CLIENT, 1,
@@ -1724,7 +1953,7 @@ static void start_server(int listener)
 		die("cannot start the server", errno ? errno : EINVAL);
 }
 
-static void watch_server(void)
+static void watch_server(int listener)
 {
 	const union MHD_DaemonInfo *info =
 		MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD);
@@ -1733,11 +1962,13 @@ static void watch_server(void)
 	onefd_task_init(&server_task, run_server);
 	onefd_timer_init(&server_timer, server_due);
 	onefd_timer_init(&client_timer, clients_due);
+	onefd_timer_init(&pause_timer, pause_over);
+	onefd_watch_init(&listener_watch, listener, client_came);
 	onefd_watch_init(&server_watch, info->epoll_fd, server_ready);
 	r = onefd_watch_start(loop, &server_watch, EPOLLIN);
 	if (r < 0)
 		die("cannot watch the server", -r);
-	run_soon();
+	listen_on();
 }
 
 /* Reading the root and the types blocks: a worker does it. One at a time. */
@@ -1792,14 +2023,10 @@ static void hung_up(struct onefd_signal *signal, const struct signalfd_siginfo *
 
 static void asked_for_counts(struct onefd_signal *signal, const struct signalfd_siginfo *info)
 {
-	const union MHD_DaemonInfo *daemon =
-		MHD_get_daemon_info(server, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
-
 	(void)signal;
 	(void)info;
-	fprintf(stderr, "connections=%u requests=%u pending=%zu bytes=%llu\n",
-		daemon->num_connections, request_count, onefd_pending(loop),
-		(unsigned long long)bytes_held);
+	fprintf(stderr, "connections=%u requests=%u pending=%zu bytes=%llu\n", client_count,
+		request_count, onefd_pending(loop), (unsigned long long)bytes_held);
 }
 
 static void too_late(struct onefd_timer *timer)
@@ -1811,16 +2038,13 @@ static void too_late(struct onefd_timer *timer)
 /* No more connections; what is in hand is finished, for some time. */
 static void told_to_end(struct onefd_signal *signal, const struct signalfd_siginfo *info)
 {
-	int listener;
-
 	(void)signal;
 	(void)info;
 	if (stopping)
 		return;
 	stopping = true;
-	listener = MHD_quiesce_daemon(server);
-	if (listener >= 0)
-		close(listener);
+	onefd_watch_stop(&listener_watch);
+	close(listener_watch.fd);
 	onefd_timer_init(&finish_timer, too_late);
 	onefd_timer_start(loop, &finish_timer, onefd_now(loop) + FINISH_NS);
 	run_soon();
@@ -1865,6 +2089,8 @@ static void give_up_requests(void)
 {
 	for (struct request *request = requests; request; request = request->next) {
 		request->failed = true;
+		if (request->sender)
+			(void)shutdown(request->sender->fd, SHUT_RDWR);
 		if (request->out)
 			(void)onefd_cancel(&request->req);
 		settle(request);
@@ -1911,8 +2137,8 @@ static void serve(int listener)
 		die("cannot make a loop", -r);
 	if (log_path)
 		open_history();
-	start_server(listener);
-	watch_server();
+	start_server();
+	watch_server(listener);
 	watch_signals();
 	r = onefd_run(loop);
 	if (r < 0)

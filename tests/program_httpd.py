@@ -4,6 +4,7 @@
 Usage: program_httpd.py ONEFD_HTTPD [TEST]...
 """
 import os
+import random
 import re
 import resource
 import select
@@ -145,6 +146,36 @@ def requests_come_in_any_pieces():
         same("one and a half", client.answer().body, content)
         client.send(b"ces HTTP/1.1\r\nHost: x\r\n\r\n")
         same("the rest", client.answer().body, content)
+
+
+def requests_around_large_ones_come_in_any_pieces():
+    """Those that came with the request of a large file are answered behind it."""
+    files = {name: make(f"around/{name}", size)
+             for name, size in (("large", 600 << 10), ("huge", 3 * MIB), ("small", 100))}
+    headers = ("X-Y: z", "Connection: keep-alive", "Content-Length: 0", "Range: bytes=0-",
+               "X-Long: " + "x" * 900)
+    chance = random.Random(11)
+    with serve() as server:
+        for _ in range(40):
+            names = chance.choices([*files], k=chance.randrange(1, 9))
+            stream, ends = b"", []
+            for name in names:
+                stream += chance.choice((b"", b"", b"\r\n"))
+                stream += request(f"/around/{name}", *chance.choices(headers, k=chance.randrange(2)))
+                ends.append(len(stream))
+            with server.connect() as client:
+                sent = answered = 0
+                while answered < len(names):
+                    piece = stream[sent:sent + chance.choice((1, 40, 100, 1000, len(stream)))]
+                    if piece:
+                        client.send(piece)
+                    sent += len(piece)
+                    while answered < len(names) and ends[answered] <= sent and \
+                            (sent == len(stream) or chance.random() < 0.5):
+                        same(names, client.answer().body == files[names[answered]], True)
+                        answered += 1
+                same("behind", client.get("/none").status, 404)
+        server.wait_idle()
 
 
 def host_is_asked_for():
@@ -1088,6 +1119,7 @@ def what_cannot_start_says_so_in_a_line():
 TESTS = (
     files_of_every_size_come_to_the_byte, curl_gets_them_too, head_is_the_get_without_its_body,
     connection_stays_unless_it_is_to_close, hundred_requests_in_one_packet_are_answered_in_order,
+    requests_around_large_ones_come_in_any_pieces,
     requests_come_in_any_pieces, host_is_asked_for,
     single_range_is_answered_by_206, range_behind_the_end_is_answered_by_416,
     range_that_is_none_or_several_is_the_whole,
