@@ -525,8 +525,8 @@ int onefd_try(struct onefd *loop, struct onefd_req *req);
 
 /*
  * 0: fn will run with -ECANCELED, after this call. -EBUSY: too late, a
- * device or a worker has it, fn will run with what came of it; or it is cancelled
- * already. -EINVAL: it is not out. Constant time.
+ * device or a worker has it, or a part of it is written, fn will run with what came
+ * of it; or it is cancelled already. -EINVAL: it is not out. Constant time.
  */
 int onefd_cancel(struct onefd_req *req);
 

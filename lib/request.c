@@ -308,6 +308,9 @@ int onefd_cancel(struct onefd_req *req)
 		return -EINVAL;
 	if (!loop_is_ours(loop))
 		return -ECHILD;
+	/* Also of one that a try wrote a part of, and that was submitted since. */
+	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)
+		return -EBUSY;
 	if (req->state == STATE_QUEUED) {
 		/* What is done already has been announced. */
 		if (loop->embedded && !loop->dispatching && list_empty(&loop->requests.done))
@@ -316,8 +319,6 @@ int onefd_cancel(struct onefd_req *req)
 		ways_finish(loop, req, -ECANCELED);
 		return 0;
 	}
-	if (req->state == STATE_DONE || flight(req)->flags & FLIGHT_PARTLY)
-		return -EBUSY;
 	sendfile = flight(req)->flags & FLIGHT_SENDFILE;
 	if (sendfile && flight(req)->stopped)
 		return -EBUSY;

@@ -355,6 +355,29 @@ START_TEST(half_a_write_goes_on_from_there)
 }
 END_TEST
 
+/* By a try: from then on it is no more to be taken back than if a worker had it. */
+START_TEST(half_a_write_that_was_tried_is_not_cancelled)
+{
+	struct job *half = make_jobs(1, 4 * BLOCK);
+
+	open_as_xfs(0);
+	must(write_block(0));
+	sem_init(&gate, 0, 1);
+	sys.pwritev2 = write_half;
+	fill(half->buf, 4 * BLOCK, BLOCK);
+	onefd_prep_pwrite(&half->req, &file, half->buf, 4 * BLOCK, BLOCK);
+	ck_assert_int_eq(onefd_try(loop, &half->req), 0);
+	ck_assert_int_eq(tries, 1);
+	job_submit(loop, half);
+	ck_assert_int_eq(job_cancel(half), -EBUSY);
+	drain_jobs(loop, half, 1);
+	ck_assert_int_eq(half->res, 4 * BLOCK);
+	check_file(fd, BLOCKS * BLOCK);
+	free_jobs(half, 1);
+	close(fd);
+}
+END_TEST
+
 /* A megabyte is copied in one flush, the rest is the workers'. */
 START_TEST(flush_copies_no_more_than_its_share)
 {
@@ -392,6 +415,7 @@ int main(void)
 	tcase_add_test(tcase, refusal_is_remembered);
 	tcase_add_test(tcase, flush_is_refused_once);
 	tcase_add_test(tcase, half_a_write_goes_on_from_there);
+	tcase_add_test(tcase, half_a_write_that_was_tried_is_not_cancelled);
 	tcase_add_test(tcase, flush_copies_no_more_than_its_share);
 	return run_suite(suite);
 }
