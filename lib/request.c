@@ -443,10 +443,12 @@ uint64_t requests_spin_ns(const struct onefd *loop, uint64_t now)
 static void learn_usual(struct onefd *loop)
 {
 	struct requests *requests = &loop->requests;
-	uint64_t took = loop->now - requests->lone_since;
+	uint64_t took;
 
 	if (requests->out || !requests->lone_since)
 		return;
+	/* One that a callback has flushed may be back within the turn, whose time stands. */
+	took = loop->now > requests->lone_since ? loop->now - requests->lone_since : 0;
 	requests->usual = requests->usual ? (requests->usual * 7 + took) / 8 : took;
 	requests->lone_since = 0;
 }

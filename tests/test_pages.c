@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 
+#include "../lib/core.h"
 #include "../lib/file.h"
 #include "../lib/sys.h"
 
@@ -874,6 +876,56 @@ START_TEST(a_spinning_loop_looks_for_any_lone_request)
 }
 END_TEST
 
+static struct job flushed, hit;
+
+static ssize_t answer_at_once(void *arg)
+{
+	(void)arg;
+	return 1;
+}
+
+/* A hit is called back in this turn, and with it what has come by then. */
+static void flush_and_wait(struct onefd_req *req)
+{
+	(void)req;
+	skew += 100000000;	/* the turn has been at work for so long */
+	onefd_prep_call(&flushed.req, answer_at_once, NULL);
+	job_submit(loop, &flushed);
+	ck_assert_int_eq(onefd_flush(loop), 1);
+	while (!loop->requests.pool->ops->ready(loop->requests.pool))
+		sched_yield();
+	onefd_prep_pread(&hit.req, &file, hit.buf, PAGE, 0);
+	job_submit(loop, &hit);
+}
+
+START_TEST(an_answer_within_its_turn_does_not_end_the_looking)
+{
+	struct onefd_req first = { 0 };
+	struct job job = { 0 };
+
+	stop_clock();
+	step = 10000;
+	there[0] = true;
+	hit.buf = aligned(PAGE);
+	onefd_prep_call(&first, answer_at_once, NULL);
+	must(onefd_submit(loop, &first, flush_and_wait));
+	while (!hit.calls)
+		must(onefd_dispatch(loop, -1));
+	ck_assert_int_eq(flushed.calls, 1);
+	must(onefd_dispatch(loop, 0));	/* the wake that came with it */
+	step = 100;
+	sem_init(&call_gate, 0, 0);
+	onefd_prep_call(&job.req, wait_at_gate, NULL);
+	job_submit(loop, &job);
+	looks = 0;
+	ck_assert_int_eq(onefd_dispatch(loop, 1), 0);
+	ck_assert_int_gt(looks, 1);
+	sem_post(&call_gate);
+	drain_jobs(loop, &job, 1);
+	free(hit.buf);
+}
+END_TEST
+
 static void no_timer(struct onefd_timer *timer)
 {
 	(void)timer;
@@ -1001,6 +1053,7 @@ int main(void)
 	tcase = add_case(suite, "spin", make_spinning_loop, free_spinning_loop);
 	tcase_add_test(tcase, a_spinning_loop_looks_before_it_sleeps);
 	tcase_add_test(tcase, a_spinning_loop_looks_for_any_lone_request);
+	tcase_add_test(tcase, an_answer_within_its_turn_does_not_end_the_looking);
 	tcase_add_test(tcase, a_timer_is_not_late_by_what_was_spun);
 	tcase_add_test(tcase, a_spinning_loop_sleeps_when_pages_take_long);
 	tcase_add_test(tcase, a_dispatch_that_may_not_wait_does_not_spin);
