@@ -121,10 +121,25 @@ static int learn_kind(struct onefd_file *file, const struct statx *st)
 	}
 }
 
+/* A caller who asked for STATX_MNT_ID_UNIQUE, or for less, was not told the number.
+ * What is learned here is for all files of the device: so it is asked for. */
+static bool know_mount(int fd, const struct statx *st, uint64_t *ret)
+{
+	struct statx asked = *st;
+
+	if (!(asked.stx_mask & STATX_MNT_ID))
+		(void)sys.statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &asked);
+	if (!(asked.stx_mask & STATX_MNT_ID))
+		return false;
+	*ret = asked.stx_mnt_id;
+	return true;
+}
+
 static int learn_device(struct onefd_file *file, const struct statx *st)
 {
 	bool block = file->flags & ONEFD_FILE_BLOCKDEV;
 	uint32_t flags = file->loop->requests.flags;
+	uint64_t mount;
 	struct onefd_device *device = windows_device(
 		&file->loop->windows, block ? st->stx_rdev_major : st->stx_dev_major,
 		block ? st->stx_rdev_minor : st->stx_dev_minor, !(flags & ONEFD_NO_SYSFS));
@@ -134,8 +149,8 @@ static int learn_device(struct onefd_file *file, const struct statx *st)
 	file->device = device;
 	if (block || device->trust != TRUST_UNKNOWN)
 		return 0;
-	if (!(flags & ONEFD_NO_PROC) && st->stx_mask & STATX_MNT_ID)
-		learn_name(st->stx_mnt_id, device->name, sizeof device->name);
+	if (!(flags & ONEFD_NO_PROC) && know_mount(file->fd, st, &mount))
+		learn_name(mount, device->name, sizeof device->name);
 	device->trust = trust_of(device);
 	return 0;
 }
@@ -161,6 +176,9 @@ static void learn_alignment(struct onefd_file *file, const struct statx *st)
 	}
 }
 
+static int init(struct onefd *loop, struct onefd_file *file, int fd, int flags,
+		const struct statx *st);
+
 int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd)
 {
 	struct statx st;
@@ -176,19 +194,26 @@ int onefd_file_init(struct onefd *loop, struct onefd_file *file, int fd)
 	r = sys.statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, ONEFD_STATX_FILE, &st);
 	if (r < 0)
 		return r;
-	return onefd_file_init_statx(loop, file, fd, flags, &st);
+	/* A server may have left out the size: it is asked again where it matters. */
+	return init(loop, file, fd, flags, &st);
 }
 
 int onefd_file_init_statx(struct onefd *loop, struct onefd_file *file, int fd, int flags,
 			  const struct statx *st)
 {
-	struct onefd_file fresh = { .fd = fd, .loop = loop };
-	int r;
-
 	if (!loop || !file || !st || ~st->stx_mask & (STATX_TYPE | STATX_SIZE))
 		return -EINVAL;
 	if (!loop_is_ours(loop))
 		return -ECHILD;
+	return init(loop, file, fd, flags, st);
+}
+
+static int init(struct onefd *loop, struct onefd_file *file, int fd, int flags,
+		const struct statx *st)
+{
+	struct onefd_file fresh = { .fd = fd, .loop = loop };
+	int r;
+
 	if (flags & O_PATH)
 		return -EBADF;
 	r = learn_kind(&fresh, st);

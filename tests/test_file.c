@@ -159,6 +159,45 @@ START_TEST(known_attributes_are_not_asked_for)
 }
 END_TEST
 
+/* The first of a device's files speaks for all: it is not what was asked for them. */
+START_TEST(mount_is_asked_for_if_it_is_not_told)
+{
+	int fd = make_file(_i, 5000, O_RDWR);
+	struct onefd_file asked, told;
+	struct onefd *other;
+	struct statx st;
+
+	must_libc(statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st));
+	st.stx_mask &= ~STATX_MNT_ID;
+	must(onefd_new(&other, test_config()));
+	must(onefd_file_init(other, &asked, fd));
+	must(onefd_file_init_statx(loop, &told, fd, O_RDWR, &st));
+	ck_assert_str_eq(told.device->name, asked.device->name);
+	must(onefd_free(other));
+	close(fd);
+}
+END_TEST
+
+/* NFS leaves out what it would have to ask its server for. */
+static int statx_without_size(int dirfd, const char *path, int flags, unsigned mask,
+			      struct statx *buf)
+{
+	int r = real.statx(dirfd, path, flags, mask, buf);
+
+	buf->stx_mask &= ~STATX_SIZE;
+	return r;
+}
+
+START_TEST(size_that_is_not_known_is_no_error)
+{
+	int fd = make_file(0, 5000, O_RDWR);
+
+	sys.statx = statx_without_size;
+	must(onefd_file_init(loop, &file, fd));
+	close(fd);
+}
+END_TEST
+
 /* A streak of tries that would have blocked is a detour by workers; each further
  * streak twice as long a one; what flows makes it shorter again. */
 START_TEST(verdicts_are_for_a_while)
@@ -211,6 +250,8 @@ int main(void)
 	tcase_add_loop_test(tcase, alignment_is_what_the_device_takes, 0, places);
 	tcase_add_loop_test(tcase, alignment_of_an_old_kernel_is_safe, 0, places);
 	tcase_add_loop_test(tcase, known_attributes_are_not_asked_for, 0, places);
+	tcase_add_loop_test(tcase, mount_is_asked_for_if_it_is_not_told, 0, places);
+	tcase_add_test(tcase, size_that_is_not_known_is_no_error);
 	tcase_add_loop_test(tcase, init_asks_no_server, 0, places);
 	tcase_add_test(tcase, verdicts_are_for_a_while);
 	tcase_add_loop_test(tcase, description_says_kind_and_alignment, 0, places);
