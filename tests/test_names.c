@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -732,6 +733,37 @@ START_TEST(flush_takes_no_more_than_its_time)
 }
 END_TEST
 
+/* A host's loop is told of those that wait for the next flush. */
+START_TEST(names_that_wait_keep_the_descriptor_readable)
+{
+	enum { COUNT = 100 };
+	struct job *jobs = make_jobs(COUNT, sizeof(struct statx));
+	struct pollfd host = { .fd = (int)must(onefd_fd(loop)), .events = POLLIN };
+	char path[PATH_MAX];
+
+	make_named(0, path);
+	learn(path);
+	learn(path);
+	if (!answered())
+		skip("names are not answered here");
+	ticks = real.now();
+	sys.now = slow_clock;
+	for (int i = 0; i < COUNT; i++) {
+		onefd_prep_statx(&jobs[i].req, AT_FDCWD, path, 0, STATX_SIZE, jobs[i].buf);
+		job_submit(loop, &jobs[i]);
+	}
+	while (onefd_pending(loop)) {
+		ck_assert_int_eq(poll(&host, 1, 2000), 1);
+		must(onefd_dispatch(loop, 0));
+	}
+	for (int i = 0; i < COUNT; i++)
+		ck_assert_int_eq(jobs[i].calls, 1);
+	sys.now = real.now;
+	free_jobs(jobs, COUNT);
+	unlink(path);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("names");
@@ -757,6 +789,7 @@ int main(void)
 	tcase_add_test(tcase, next_mount_is_another);
 	tcase_add_test(tcase, workers_get_all_names_in_one_turn);
 	tcase_add_loop_test(tcase, filter_is_asked_once, 0, 2);
+	tcase_add_test(tcase, names_that_wait_keep_the_descriptor_readable);
 	tcase_add_test(tcase, last_descriptor_is_the_callers);
 	tcase_add_test(tcase, flush_takes_no_more_than_its_time);
 	return run_suite(suite);
