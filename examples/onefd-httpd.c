@@ -1808,7 +1808,8 @@ static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const cha
 			continue;
 		if (i >= HOST && request->headers[i])
 			request->unclear = true;
-		request->headers[i] = value;
+		/* One of two may say close. */
+		request->headers[i] = i == CONNECTION && request->headers[i] ? "" : value;
 	}
 	return MHD_YES;
 }

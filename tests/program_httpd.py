@@ -118,6 +118,13 @@ def connection_stays_unless_it_is_to_close():
                         if stays else None
                 if not stays:
                     assert client.ended(), (version, header)
+        large = make("kept-large", 600 << 10)
+        for headers in (("close",), ("keep-alive", "close"), ("close", "keep-alive"),
+                        ("keep-alive, close",)):
+            with server.connect() as client:
+                answer = client.get("/kept-large", *(f"Connection: {header}" for header in headers))
+                same(headers, (answer["Connection"], answer.body == large), ("close", True))
+                assert client.ended(), headers
         with server.connect() as client:
             same("1.0", client.get("/none", version="1.0").status, 404)
             assert client.ended()
