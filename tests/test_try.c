@@ -176,6 +176,27 @@ START_TEST(end_of_the_file_is_an_answer)
 }
 END_TEST
 
+/* Where it ended when the loop looked is not where it ends. */
+START_TEST(end_that_has_moved_is_none)
+{
+	make(_i, 0);
+	must_libc(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM));
+	fill(job.buf, 8192, SIZE);
+	ck_assert_int_eq(pwrite(fd, job.buf, 8192, SIZE), 8192);
+	must_libc(fsync(fd));
+	evict();
+	read_into_memory();
+	onefd_prep_pread(&job.req, &file, job.buf, 4096, SIZE - 100);
+	if (try_it() == 1) {
+		ck_assert_int_eq(job.req.res, 4096);
+		check_bytes(job.buf, 4096, SIZE - 100);
+	} else {
+		finish(4096, SIZE - 100);
+	}
+	close(fd);
+}
+END_TEST
+
 /* The caller's own RWF_NOWAIT makes of every cold read an answer. */
 START_TEST(nowait_of_the_caller_is_answered)
 {
@@ -350,6 +371,7 @@ int main(void)
 	tcase_add_loop_test(tcase, read_of_the_disk_is_left_to_submit, 0, places);
 	tcase_add_loop_test(tcase, what_a_try_has_done_is_kept, 0, places);
 	tcase_add_loop_test(tcase, end_of_the_file_is_an_answer, 0, places);
+	tcase_add_loop_test(tcase, end_that_has_moved_is_none, 0, places);
 	tcase_add_loop_test(tcase, nowait_of_the_caller_is_answered, 0, places);
 	tcase_add_loop_test(tcase, write_that_was_tried_is_written_once, 0, places);
 	tcase_add_loop_test(tcase, others_are_left_to_submit, 0, places);
