@@ -1330,6 +1330,7 @@ static void body_sent(struct onefd_req *req)
 	struct client *sender = request->sender;
 	struct sockaddr_storage address;
 	socklen_t length = sizeof address;
+	int fd = sender->fd;
 
 	request->taken = req->res > 0 ? (off_t)req->res : 0;
 	log_request(request);
@@ -1337,12 +1338,13 @@ static void body_sent(struct onefd_req *req)
 	request->sender = NULL;
 	sender->request = NULL;
 	forget(sender);
-	if (request->taken == request->length && server && !stopping &&
-	    getpeername(sender->fd, (struct sockaddr *)&address, &length) == 0) {
+	/* At our end too: closed on a request that nobody read, it would take back the body. */
+	if (request->taken == request->length && server &&
+	    getpeername(fd, (struct sockaddr *)&address, &length) == 0) {
 		give_to_server(sender, &address, length);
 	} else {
-		close(sender->fd);
 		client_free(sender);
+		close(fd);
 	}
 	end_large_body(request);
 	request_release(request);

@@ -1051,6 +1051,21 @@ def sigterm_waits_for_what_is_in_hand():
             server.gone()
 
 
+def sigterm_does_not_cut_a_body_behind_which_more_was_asked():
+    content, small = make("download", 4 * MIB), make("small", 1000)
+    with serve() as server:
+        client, length = begin_download(server, "/download")
+        with client:
+            client.ask("/small")
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: not listens(server))
+            same("body", client.file.read(length) == content, True)
+            answer = client.answer()
+            same("behind", (answer.body, answer["Connection"]), (small, "close"))
+            assert client.ended()
+        server.gone()
+
+
 def listens(server):
     try:
         server.connect().close()
@@ -1153,7 +1168,8 @@ TESTS = (
     log_to_a_pipe_that_nobody_reads_holds_up_nobody, log_goes_to_stdout, sighup_opens_all_anew,
     workers_share_the_work_and_are_replaced, workers_go_with_their_parent,
     signal_that_comes_with_the_first_line_is_heeded,
-    sigterm_waits_for_what_is_in_hand, sigterm_does_not_wait_for_ever,
+    sigterm_waits_for_what_is_in_hand, sigterm_does_not_cut_a_body_behind_which_more_was_asked,
+    sigterm_does_not_wait_for_ever,
     ipv6, wrong_usage_is_status_2, what_cannot_start_says_so_in_a_line)
 
 os.mkdir(ROOT)
