@@ -803,6 +803,19 @@ static void arm_timer(void)
 	}
 }
 
+/* At its end: what was asked behind an answer shows in the run that follows it. */
+static void end_when_idle(void)
+{
+	static bool idle;
+	bool was_idle = idle;
+
+	idle = stopping && !requests;
+	if (idle && was_idle)
+		onefd_stop(loop);
+	else if (idle)
+		run_soon();
+}
+
 /* While most of what MHD would ask for is on its way, and moves, it is let come. */
 static void run_server(struct onefd_task *task)
 {
@@ -824,8 +837,7 @@ static void run_server(struct onefd_task *task)
 	arm_timer();
 	if (history.length)
 		write_lines();
-	if (stopping && !requests)
-		onefd_stop(loop);
+	end_when_idle();
 }
 
 static void server_ready(struct onefd_watch *watch, uint32_t events)
