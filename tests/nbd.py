@@ -4,8 +4,6 @@ Not a test. The protocol is here a second time on purpose, from its specificatio
 (fixed newstyle with structured replies): what the server takes for granted is not
 asked of the same source.
 """
-import ctypes
-import mmap
 import os
 import resource
 import select
@@ -436,25 +434,6 @@ def make(name, content):
 def content_of(path):
     with open(path, "rb") as file:
         return file.read()
-
-
-def drop_pages(path):
-    """How many are left: those that are being read stay."""
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return resident_pages(path)
-
-
-def resident_pages(path):
-    with open(path, "rb") as file, \
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as view:
-        byte = ctypes.c_char.from_buffer(view)
-        pages = (ctypes.c_ubyte * -(-len(view) // mmap.PAGESIZE))()
-        failed = ctypes.CDLL(None).mincore(
-            ctypes.c_void_p(ctypes.addressof(byte)), ctypes.c_size_t(len(view)), pages)
-        del byte  # or the view cannot be closed
-    assert not failed
-    return sum(page & 1 for page in pages)
 
 
 # ---- the whole ------------------------------------------------------------------

@@ -6,8 +6,6 @@ Usage: program_evserver.py ONEFD_EVSERVER [RUNNER...]
 RUNNER is put before the server: valgrind and its options. Started by faulty.sh, it
 looks at what happens while a file is held by its disk, and at nothing else.
 """
-import ctypes
-import mmap
 import os
 import resource
 import select
@@ -17,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 
+import faulty
+import pages
+from faulty import Disk
 from tap import PATIENCE, Child, run, until
 
 ROOT = tempfile.mkdtemp(prefix="onefd-evserver.")
-FAULTY = os.environ.get("ONEFD_FAULTY_SOCKET")
 
 
 class Server(Child):
@@ -87,51 +87,6 @@ class Client:
     def close(self):
         self.file.close()
         self.socket.close()
-
-
-class Disk:
-    """The orders to the file system of faulty_fs.c."""
-
-    def __enter__(self):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(FAULTY)
-        self.news = []
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()  # which is a release
-
-    def order(self, *words):
-        self.socket.send(" ".join(map(str, words)).encode())
-        while not (said := self.socket.recv(64).decode()).startswith("ok "):
-            assert said.startswith("held "), said
-            self.news.append(said)
-
-    def forget(self, name):
-        """The next reads of the file are the disk's again, for no page of it is left."""
-        with open(os.path.join(faulty_root(), "fuse", name), "rb") as file:
-            until(lambda: drop_pages(file.fileno()) == 0)
-
-    def wait_held(self):
-        if not self.news:
-            assert self.socket.recv(64).startswith(b"held ")
-
-    def held(self, seconds):
-        return bool(self.news or select.select([self.socket], [], [], seconds)[0])
-
-
-def drop_pages(file):
-    """How many are left: those that are being read stay."""
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    with mmap.mmap(file, 0, access=mmap.ACCESS_COPY) as view:
-        byte = ctypes.c_char.from_buffer(view)
-        pages = (ctypes.c_ubyte * (len(view) // mmap.PAGESIZE))()
-        failed = ctypes.CDLL(None).mincore(
-            ctypes.c_void_p(ctypes.addressof(byte)), ctypes.c_size_t(len(view)), pages)
-        del byte  # or the view cannot be closed
-    assert not failed
-    return sum(page & 1 for page in pages)
 
 
 def make(name, size):
@@ -313,25 +268,28 @@ def wrong_usage_is_status_2():
 # ---- a disk that takes its time -------------------------------------------------
 
 
-def faulty_root():
-    """The directory in which faulty_fs is mounted as "fuse"."""
-    return os.path.dirname(os.environ["ONEFD_TEST_DIRS"].split(":")[1])
+def held_root():
+    return os.path.dirname(faulty.directory())
+
+
+def forget(name):
+    pages.forget(os.path.join(faulty.directory(), name))
 
 
 def make_quick():
-    with open(os.path.join(faulty_root(), "quick"), "wb") as file:
+    with open(os.path.join(held_root(), "quick"), "wb") as file:
         file.write(b"quick" * 100000)
     return b"quick" * 100000
 
 
 def serve_held(*options):
-    return Server(*options, root=faulty_root())
+    return Server(*options, root=held_root())
 
 
 def cold_file_does_not_stall_the_others():
     quick = make_quick()
     with Disk() as disk, serve_held() as server:
-        disk.forget("a")
+        forget("a")
         disk.order("hold", "a", 0, 1 << 26)
         patient = [server.connect() for _ in range(8)]
         for client in patient:
@@ -349,7 +307,7 @@ def blocking_it_does():
     """What the test above would see, were it not for onefd."""
     quick = make_quick()
     with Disk() as disk, serve_held("--blocking") as server:
-        disk.forget("a")
+        forget("a")
         disk.order("hold", "a", 0, 1 << 26)
         patient, other = server.connect(), server.connect()
         patient.ask("fuse/a")
@@ -362,7 +320,7 @@ def blocking_it_does():
 
 def slow_reader_stops_the_reads():
     with Disk() as disk, serve_held() as server:
-        disk.forget("b")
+        forget("b")
         disk.order("hold", "b", 48 << 20, 1 << 26)
         slow = server.connect(receive_buffer=4096)
         slow.ask("fuse/b")
@@ -382,7 +340,7 @@ def client_that_goes_while_its_file_is_read_costs_nothing():
         other = server.connect()
         other.get("none")
         before = server.descriptors()
-        disk.forget("a")
+        forget("a")
         disk.order("hold", "a", 0, 1 << 26)
         for _ in range(4):
             client = server.connect()
@@ -397,7 +355,7 @@ def client_that_goes_while_its_file_is_read_costs_nothing():
 
 def time_that_the_disk_takes_is_not_the_client_s():
     with Disk() as disk, serve_held("--timeout=1") as server:
-        disk.forget("a")
+        forget("a")
         disk.order("hold", "a", 0, 1 << 26)
         patient = server.connect()
         patient.ask("fuse/a")
@@ -409,7 +367,7 @@ def time_that_the_disk_takes_is_not_the_client_s():
 
 def read_that_fails_hangs_up():
     with Disk() as disk, serve_held() as server:
-        disk.forget("a")
+        forget("a")
         disk.order("fail", "a", 1 << 20, 1 << 26, 5)
         client = server.connect()
         client.ask("fuse/a")
@@ -420,7 +378,7 @@ def read_that_fails_hangs_up():
 
 def stopped_while_files_are_held_ends_in_order():
     with Disk() as disk, serve_held() as server:
-        disk.forget("a")
+        forget("a")
         disk.order("hold", "a", 0, 1 << 26)
         clients = [server.connect() for _ in range(4)]
         for client in clients:
@@ -451,6 +409,6 @@ HELD = (
     stopped_while_files_are_held_ends_in_order)
 
 
-status = run(HELD if FAULTY else SERVED)
+status = run(HELD if faulty.SOCKET else SERVED)
 subprocess.run(["rm", "-rf", ROOT], check=True)
 sys.exit(status)

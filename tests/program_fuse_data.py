@@ -859,7 +859,7 @@ def one_process_with_several_descriptors_is_one_owner(mount):
 def a_child_has_no_lock_of_its_parents(mount):
     a, b, x, y = two(mount, mount.above, mount.below)
     assert got(a.lock(x, WRITE))
-    child = f"(lambda pid: os.waitpid(pid, 0)[1] if pid else os._exit(%s))(os.fork())"
+    child = "(lambda pid: os.waitpid(pid, 0)[1] if pid else os._exit(%s))(os.fork())"
     order = lock_order(x, READ, 0, 0, fcntl.F_SETLK)
     same("child", a.do(child % f"error_of(lambda: {order})") >> 8, errno.EAGAIN)
     same("after it closed", b.lock(y, READ), BUSY)

@@ -9,12 +9,12 @@ FUSE_DAEMON=PROGRAM names another daemon.
 import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 
+from faulty import Disk
 from fuse_mounts import abort, begin, end_daemon, mounted
 from tap import PATIENCE, Skip, run, until
 
@@ -29,7 +29,7 @@ def pattern(offset, size):
 
 
 class Mount:
-    """A daemon over faulty_fs, and the orders to that."""
+    """A daemon over faulty_fs."""
 
     def __init__(self, *options, below=()):
         self.top = tempfile.mkdtemp(prefix="onefd-fuse.")
@@ -39,28 +39,12 @@ class Mount:
         self.faulty = int(subprocess.run(
             [FAULTY_FS, *below, self.top + "/socket", self.source],
             check=True, stdout=subprocess.PIPE, text=True).stdout)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(self.top + "/socket")
-        self.news = []
+        self.disk = Disk(self.top + "/socket")
         self.said = open(self.top + "/said", "w+", encoding="utf-8")
         self.process = subprocess.Popen(
             [DAEMON, "-f", *options, "-o", "source=" + self.source, self.path],
             stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said)
         until(lambda: mounted(self.path) or self.process.poll() is not None)
-
-    def order(self, *words):
-        self.socket.send(" ".join(map(str, words)).encode())
-        while not (said := self.socket.recv(64).decode()).startswith("ok "):
-            assert said.startswith("held "), said
-            self.news.append(said)
-        return int(said[3:])
-
-    def wait_held(self, count):
-        while len(self.news) < count:
-            said = self.socket.recv(64).decode()
-            assert said.startswith("held "), said
-            self.news.append(said)
 
     def forget_below(self, name):
         """The pages of the source: those that faulty_fs's own mount keeps."""
@@ -96,7 +80,7 @@ class Mount:
             if kind is None and self.process.returncode is None:
                 self.stop()
         finally:
-            self.socket.close()  # which is a release
+            self.disk.close()
             end_daemon(self.process, self.path, self.source)
             self.said.close()
             subprocess.run(["rm", "-rf", "--one-file-system", self.top], check=True)
@@ -144,10 +128,10 @@ def errors_below_reach_the_application():
             fd = mount.open("a")
             for number, at in ((errno.EIO, 40 * PAGE), (errno.ENOSPC, 400 * PAGE),
                                (errno.EDQUOT, 800 * PAGE)):
-                mount.order("fail", "a", at, at + PAGE, number)
+                mount.disk.order("fail", "a", at, at + PAGE, number)
                 assert Reader(fd, PAGE, at).get() in (number, errno.EIO), errno.errorcode[number]
                 assert Reader(fd, PAGE, at + PAGE).get() == pattern(at + PAGE, PAGE)
-            mount.order("release")
+            mount.disk.order("release")
             assert Reader(fd, PAGE, 40 * PAGE).get() == pattern(40 * PAGE, PAGE)
             os.close(fd)
             fd = mount.open("a", os.O_RDWR)
@@ -165,13 +149,13 @@ def never_seen(number):
     for mount in mounts():
         with mount:
             fd = mount.open("a")
-            first = mount.order("reads")
-            mount.order("fail", "a", 0, 1 << 26, number)
+            first = mount.disk.order("reads")
+            mount.disk.order("fail", "a", 0, 1 << 26, number)
             readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(8)]
-            until(lambda: mount.order("reads") >= first + 24
+            until(lambda: mount.disk.order("reads") >= first + 24
                   or not any(reader.is_alive() for reader in readers))
             assert os.stat(mount.path + "/b").st_size == 1 << 26
-            mount.order("release")
+            mount.disk.order("release")
             for i, reader in enumerate(readers):
                 assert reader.get() == pattern(i * 50 * PAGE, PAGE), (mount.path, reader.result)
             os.close(fd)
@@ -197,10 +181,10 @@ def short_reads_below_are_completed():
         with Mount(*options, below=["-d"]) as mount:
             fd = mount.open("a")
             for size in 512, 1000, PAGE, 10000:
-                mount.order("cut", "a", 0, 1 << 26, size)
+                mount.disk.order("cut", "a", 0, 1 << 26, size)
                 at = size * PAGE
                 assert Reader(fd, 3 * PAGE + 7, at + 5).get() == pattern(at + 5, 3 * PAGE + 7), size
-                mount.order("release")
+                mount.disk.order("release")
             os.close(fd)
 
 
@@ -210,15 +194,15 @@ def reads_that_wait_hold_up_nobody_else():
         with Mount(*options, below=below) as mount:
             warm, cold = mount.open("b"), mount.open("a")
             assert Reader(warm, PAGE, 0).get() == pattern(0, PAGE)
-            mount.order("hold", "a", 0, 1 << 26)
+            mount.disk.order("hold", "a", 0, 1 << 26)
             readers = [Reader(cold, PAGE, i * 50 * PAGE) for i in range(6)]
-            mount.wait_held(6)
+            mount.disk.wait_held(6)
             os.posix_fadvise(warm, 0, 0, os.POSIX_FADV_DONTNEED)
             assert Reader(warm, PAGE, 0).get() == pattern(0, PAGE)
             os.close(mount.open("b"))
             os.stat(mount.path + "/b")
             assert all(reader.is_alive() for reader in readers)
-            mount.order("release")
+            mount.disk.order("release")
             for i, reader in enumerate(readers):
                 assert reader.get() == pattern(i * 50 * PAGE, PAGE)
             os.close(cold)
@@ -227,19 +211,19 @@ def reads_that_wait_hold_up_nobody_else():
 
 def killed_reader_need_not_wait_for_the_disk():
     with Mount(below=["-d"]) as mount:
-        mount.order("hold", "a", 0, 1 << 26)
+        mount.disk.order("hold", "a", 0, 1 << 26)
         with subprocess.Popen(["cat", mount.path + "/a"], stdout=subprocess.DEVNULL) as reader:
-            mount.wait_held(1)
+            mount.disk.wait_held(1)
             reader.kill()
             assert reader.wait(PATIENCE) == -signal.SIGKILL
-        mount.order("release")
+        mount.disk.order("release")
 
 
 def hold_reads(mount):
     fd = mount.open("a")
-    mount.order("hold", "a", 0, 1 << 26)
+    mount.disk.order("hold", "a", 0, 1 << 26)
     readers = [Reader(fd, PAGE, i * 50 * PAGE) for i in range(4)]
-    mount.wait_held(1)
+    mount.disk.wait_held(1)
     return fd, readers
 
 
@@ -248,7 +232,7 @@ def stopped_while_reads_wait_ends_when_they_are_done():
         with mount:
             fd, readers = hold_reads(mount)
             mount.process.send_signal(signal.SIGTERM)
-            mount.order("release")
+            mount.disk.order("release")
             for i, reader in enumerate(readers):
                 assert reader.get() in (pattern(i * 50 * PAGE, PAGE), errno.ENOTCONN,
                                         errno.ECONNABORTED), reader.result
@@ -262,10 +246,10 @@ def stopped_while_reads_are_tried_again_ends_at_once():
         raise Skip("not for " + DAEMON)
     with Mount(below=["-d"]) as mount:
         fd = mount.open("a")
-        first = mount.order("reads")
-        mount.order("fail", "a", 0, 1 << 26, errno.EAGAIN)
+        first = mount.disk.order("reads")
+        mount.disk.order("fail", "a", 0, 1 << 26, errno.EAGAIN)
         reader = Reader(fd, PAGE, 0)
-        until(lambda: mount.order("reads") >= first + 4)
+        until(lambda: mount.disk.order("reads") >= first + 4)
         mount.process.send_signal(signal.SIGTERM)
         mount.process.wait(PATIENCE / 2)
         assert reader.get() in (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED), reader.result
@@ -281,7 +265,7 @@ def aborted_while_reads_wait_ends_when_they_are_done():
             for reader in readers:
                 assert reader.get() in (errno.ENOTCONN, errno.ECONNABORTED), reader.result
             close(fd)
-            mount.order("release")
+            mount.disk.order("release")
             if mount.process.wait(PATIENCE) and OURS:
                 raise AssertionError(mount.text())
 

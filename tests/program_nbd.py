@@ -21,12 +21,14 @@ import subprocess
 import sys
 import time
 
+import faulty
 import nbd
+import pages
+from faulty import Disk
 from nbd import MIB, Gone, Server, content_of, in_root, make
 from tap import PATIENCE, Skip, needs, until
 
 PROGRAM = [*sys.argv[2:], *sys.argv[1:2]]
-FAULTY = os.environ.get("ONEFD_FAULTY_SOCKET")
 SIZES = (1, 511, 4097, 10 * MIB + 3)
 MOST = 32 * MIB  # of a request
 HELD_MOST = 80 * MIB  # of buffers for one client: two requests of the largest and some
@@ -1275,43 +1277,18 @@ def addresses_are_those_that_are_asked_for():
 # ---- a disk that takes its time ----------------------------------------------------
 
 
-class Disk:
-    """The orders to the file system of faulty_fs.c."""
-
-    def __enter__(self):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(FAULTY)
-        self.held = 0
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()  # which is a release
-
-    def order(self, *words):
-        self.socket.send(" ".join(map(str, words)).encode())
-        while not (said := self.socket.recv(64).decode()).startswith("ok "):
-            assert said.startswith("held "), said
-            self.held += 1
-
-    def wait_held(self):
-        if not self.held:
-            assert self.socket.recv(64).startswith(b"held ")
-
-    def hold(self, name, low=0, high=1 << 26):
-        until(lambda: nbd.drop_pages(faulty_file(name)) == 0)
-        self.order("hold", name, low, high)
+def held_file(name):
+    return os.path.join(faulty.directory(), name)
 
 
-def faulty_file(name):
-    """One of those in the directory in which faulty_fs is mounted as "fuse"."""
-    root = os.environ["ONEFD_TEST_DIRS"].split(":")[1]
-    return os.path.join(root, name)
+def hold(disk, name, low=0, high=1 << 26):
+    pages.forget(held_file(name))
+    disk.order("hold", name, low, high)
 
 
 def serve_held(*options):
     path, content = make("quick", MIB)
-    server = Server(PROGRAM, "--read-only", *options, faulty_file("a"), faulty_file("b"), path)
+    server = Server(PROGRAM, "--read-only", *options, held_file("a"), held_file("b"), path)
     return server, content
 
 
@@ -1323,7 +1300,7 @@ def read_that_waits_holds_up_nothing_else():
             first = slow.read(0, 4096)
             beside = server.client(b"a")
             beside.read(0, 4096)
-            disk.hold("a", 32 * MIB)
+            hold(disk, "a", 32 * MIB)
             late = slow.send(nbd.READ, 40 * MIB, 4096)
             disk.wait_held()
             for _ in range(20):
@@ -1344,7 +1321,7 @@ def client_that_goes_while_its_reads_wait_costs_nothing():
         with Disk() as disk, server:
             other = server.client(b"quick")
             before = server.descriptors()
-            disk.hold("a")
+            hold(disk, "a")
             for _ in range(4):
                 client = server.client(b"a")
                 client.send(nbd.READ, 0, 4 * MIB)
@@ -1361,7 +1338,7 @@ def client_that_goes_while_its_reads_wait_costs_nothing():
 def time_that_the_disk_takes_is_not_the_client_s():
     server, _ = serve_held("--stall-timeout=1", "--idle-timeout=1")
     with Disk() as disk, server:
-        disk.hold("a")
+        hold(disk, "a")
         patient = server.client(b"a")
         patient.send(nbd.READ, 0, 4096)
         disk.wait_held()
@@ -1376,7 +1353,7 @@ def read_that_fails_is_eio():
         with Disk() as disk, server:
             for structured in True, False:
                 client = server.client(b"b", structured=structured)
-                until(lambda: nbd.drop_pages(faulty_file("b")) == 0)
+                pages.forget(held_file("b"))
                 disk.order("fail", "b", 16 * MIB, 1 << 26, 5)
                 assert client.error(nbd.READ, 32 * MIB, 65536) == nbd.EIO
                 assert client.error(nbd.READ, 16 * MIB - 4096, 8192) == nbd.EIO
@@ -1388,7 +1365,7 @@ def stopped_while_reads_wait_answers_them():
     for options in (), ("--direct",):
         server, _ = serve_held(*options)
         with Disk() as disk, server:
-            disk.hold("a")
+            hold(disk, "a")
             clients = [server.client(b"a") for _ in range(4)]
             idle = server.client(b"quick")
             for client in clients:
@@ -1443,5 +1420,5 @@ HELD = (
     stopped_while_reads_wait_answers_them)
 
 ONLY = os.environ.get("ONLY", "")
-sys.exit(nbd.run([test for test in (HELD if FAULTY else SERVED)
+sys.exit(nbd.run([test for test in (HELD if faulty.SOCKET else SERVED)
                   if test.__name__.startswith(ONLY)]))

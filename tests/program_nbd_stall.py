@@ -16,8 +16,9 @@ import subprocess
 import sys
 
 import nbd
+import pages
 from nbd import MIB, Peer, Server
-from tap import PATIENCE, Child, until
+from tap import PATIENCE, Child
 
 PROGRAM, STALL = sys.argv[1:3]
 SECONDS = float(os.environ.get("NBD_STALL_SECONDS", "1.5"))
@@ -68,14 +69,14 @@ def make_cold():
     """All but the head, which stays: what is mapped nobody's dropping of caches takes."""
     with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
         file.write("3")
-    until(lambda: nbd.drop_pages(disk()) == 0)
+    pages.forget(disk())
     with open(disk(), "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         file.read(MIB)
         head = mmap.mmap(file.fileno(), MIB, access=mmap.ACCESS_READ)
     assert sum(head[::mmap.PAGESIZE]) >= 0  # each is touched
-    pages = nbd.resident_pages(disk())
-    assert 256 <= pages <= 1024, pages
+    count = pages.count_resident(disk())
+    assert 256 <= count <= 1024, count
     return head
 
 
