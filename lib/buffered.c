@@ -91,13 +91,26 @@ void buffered_read(struct onefd *loop, struct sorted *sorted, struct onefd_req *
 		follow(loop, sorted, req, cached_try(loop, req, &sorted->copy));
 }
 
+/* Whether the kernel does those of a file one by one, whoever asks: by the inode's lock.
+ * A sync after the write is done without it, and one serves several; a block device has
+ * none, and a network or a daemon its own. */
+static bool takes_turns(const struct onefd_req *req)
+{
+	const struct onefd_file *file = req->file;
+
+	return !req->rw_flags && !(file->flags & ONEFD_FILE_BLOCKDEV) &&
+	       !(file->refused & FILE_SYNC) && file_trust(file) != TRUST_NEVER;
+}
+
 void buffered_write(struct onefd *loop, struct sorted *sorted, struct onefd_req *req)
 {
 	flight(req)->bytes = req_length(req);
-	if (cached_try_write(loop, req, &sorted->copy) == VERDICT_DONE)
+	if (cached_try_write(loop, req, &sorted->copy) == VERDICT_DONE) {
 		ways_finish(loop, req, req->res);
-	else
-		ways_pool(sorted, req, LANE_DATA, cached_write);
+		return;
+	}
+	flight(req)->flags |= takes_turns(req) ? FLIGHT_TURN : 0;
+	ways_pool(sorted, req, LANE_DATA, cached_write);
 }
 
 bool buffered_try(struct onefd *loop, struct onefd_req *req)

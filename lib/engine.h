@@ -85,10 +85,11 @@ struct learned {
 #define FLIGHT_PARTLY	(1u << 13)	/* part of it is written: too late to cancel */
 #define FLIGHT_SENDFILE	(1u << 14)	/* a sendfile, whatever it is just now */
 #define FLIGHT_FULL	(1u << 15)	/* ... whose socket takes no more */
+#define FLIGHT_TURN	(1u << 16)	/* a worker's, by turns with others of its file */
 _Static_assert(FLIGHT_TRY + FLIGHT_WORKER + FLIGHT_WARM + FLIGHT_SLOT + FLIGHT_ADMITTED +
 	       FLIGHT_PEER + FLIGHT_HELD + FLIGHT_REWRITE + FLIGHT_CANCEL +
 	       FLIGHT_CACHE + FLIGHT_TRIED + FLIGHT_WIDE + FLIGHT_LEARN + FLIGHT_PARTLY +
-	       FLIGHT_SENDFILE + FLIGHT_FULL == 0xffff, "two share a bit");
+	       FLIGHT_SENDFILE + FLIGHT_FULL + FLIGHT_TURN == 0x1ffff, "two share a bit");
 
 /* Bits of flight.marks: changed by whoever tries it, without a lock. */
 #define MARK_END	(1u << 0)	/* the last try answered 0 */
@@ -131,7 +132,7 @@ struct flight {
 			off_t end;	/* sendfile.c: of what is to be sent */
 		};
 	};
-	struct onefd_link peer;		/* in onefd_file.writes */
+	struct onefd_link peer;		/* in onefd_file.writes: order.c, engine_pool.c */
 	ssize_t (*work)(struct onefd_req *req);	/* engine_pool: what a worker runs */
 	enum lane lane;
 	uint32_t extents;		/* what a warming worker counted */

@@ -7,6 +7,11 @@
  * runs stands in the request (flight.work); this file only carries: in by the
  * lane's queue, back by a stack that takes no lock.
  *
+ * Writes of which the kernel does one at a time, a file's, take turns: only the first
+ * of them stands in the queue or is a worker's, the others in onefd_file.writes. Else
+ * each would keep a worker, to wait for the inode's lock. Its successor goes to the end
+ * of the queue, so that no file keeps a worker for itself.
+ *
  * The queue has a lock, and a worker may be preempted while it holds it, for
  * milliseconds on a busy machine. So the loop's thread only ever tries it: what
  * it cannot pass on now it keeps, and tries again in the next turn, which then
@@ -32,8 +37,46 @@ static void hand_back(struct engine_pool *pool, struct onefd_req *req, ssize_t a
 		wake_signal(&pool->engine.loop->wake);
 }
 
+/* With the lock. Whether a worker can do it now. */
+static bool enqueue(struct pool_lane *lane, struct onefd_req *req)
+{
+	if (flight(req)->flags & FLIGHT_TURN) {
+		list_push(&req->file->writes, &flight(req)->peer);
+		if (req->file->writes.next != &flight(req)->peer)
+			return false;
+	}
+	list_push(&lane->queue, &req->link);
+	return true;
+}
+
+/* With the lock. Whether it is neither a worker's nor handed back. */
+static bool is_waiting(struct onefd_req *req)
+{
+	struct onefd_link *peer = &flight(req)->peer;
+
+	if (!list_empty(&req->link))	/* a worker takes it out of the ring */
+		return true;
+	return flight(req)->flags & FLIGHT_TURN && !list_empty(peer) &&
+	       req->file->writes.next != peer;
+}
+
+/* With the lock. Its turn is over, or is not to come: the next may be taken by whoever
+ * looks at the queue next. */
+static void leave_turn(struct pool_lane *lane, struct onefd_req *req)
+{
+	struct onefd_link *writes = &req->file->writes, *peer = &flight(req)->peer;
+	bool first = writes->next == peer;
+	struct flight *f;
+
+	list_remove(peer);
+	if (!first || list_empty(writes))
+		return;
+	f = list_entry(writes->next, struct flight, peer);
+	list_push(&lane->queue, &list_entry((uint64_t *)f, struct onefd_req, engine)->link);
+}
+
 /* Off the loop's thread. @prio is the I/O priority that the thread has now. */
-static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
+static void run(struct pool_lane *lane, struct onefd_req *req, int *prio)
 {
 	/* A call of the user's may answer anything, this number too. */
 	bool may_fly = flight(req)->flags & FLIGHT_SLOT;
@@ -46,8 +89,14 @@ static void run(struct engine_pool *pool, struct onefd_req *req, int *prio)
 		answer = flight(req)->work(req);
 	}
 	/* In the ring means out of our hands: it may be freed by now. */
-	if (!may_fly || answer != ANSWER_IN_RING)
-		hand_back(pool, req, answer);
+	if (may_fly && answer == ANSWER_IN_RING)
+		return;
+	if (flight(req)->flags & FLIGHT_TURN) {
+		pthread_mutex_lock(&lane->lock);
+		leave_turn(lane, req);
+		pthread_mutex_unlock(&lane->lock);
+	}
+	hand_back(lane->pool, req, answer);
 }
 
 /* Off the loop's thread, with the lock, which it drops while it waits for more. Where
@@ -90,7 +139,7 @@ static void *worker(void *arg)
 			continue;
 		}
 		pthread_mutex_unlock(&lane->lock);
-		run(lane->pool, list_entry(link, struct onefd_req, link), &prio);
+		run(lane, list_entry(link, struct onefd_req, link), &prio);
 		pthread_mutex_lock(&lane->lock);
 	}
 	pthread_mutex_unlock(&lane->lock);
@@ -176,12 +225,15 @@ static struct pool_lane *lane_of(struct engine_pool *pool, struct onefd_req *req
 /* Passes on what is fresh, under the lock, which it drops. */
 static void pass_on_locked(struct pool_lane *lane)
 {
-	uint32_t count = lane->fresh_count;
-	uint32_t wake = count < lane->idle ? count : lane->idle;
+	bool lone = lane->fresh_count == 1 && list_empty(&lane->queue);
+	uint32_t count = lane->fresh_count, wake;	/* count: for workers */
+	struct onefd_link *link;
 
-	lane->lone = count == 1 && list_empty(&lane->queue);
 	/* A cancelled one may be among the count: a worker looks in vain. */
-	list_splice(&lane->queue, &lane->fresh);
+	while ((link = list_pop(&lane->fresh)))
+		count -= !enqueue(lane, list_entry(link, struct onefd_req, link));
+	wake = count < lane->idle ? count : lane->idle;
+	lane->lone = lone && count;
 	lane->fresh_count = 0;
 	lane->idle -= wake;
 	pthread_mutex_unlock(&lane->lock);
@@ -193,10 +245,10 @@ static void pass_on_locked(struct pool_lane *lane)
 }
 
 /* No thread to be had: slower, and it blocks the loop, but it is done. */
-static void work_alone(struct engine_pool *pool, struct onefd_req *req)
+static void work_alone(struct pool_lane *lane, struct onefd_req *req)
 {
-	pool->alone = true;
-	run(pool, req, &(int){ req->ioprio });
+	lane->pool->alone = true;
+	run(lane, req, &(int){ req->ioprio });
 }
 
 static int pool_submit(struct engine *engine, struct onefd_link *batch)
@@ -211,10 +263,12 @@ static int pool_submit(struct engine *engine, struct onefd_link *batch)
 
 		req->state = STATE_OUT;
 		flight(req)->engine = engine;
+		if (flight(req)->flags & FLIGHT_TURN)
+			list_init(&flight(req)->peer);
 		PROBE(sent, engine->loop, req, req->op,
 		      flight(req)->flags & FLIGHT_SLOT ? ROUTE_WORKER_KAIO : ROUTE_WORKER);
 		if (!lane->threads && !grow(lane, 1)) {
-			work_alone(pool, req);
+			work_alone(lane, req);
 			continue;
 		}
 		list_push(&lane->fresh, &req->link);
@@ -252,8 +306,10 @@ static int pool_cancel(struct engine *engine, struct onefd_req *req)
 	bool waits;
 
 	pthread_mutex_lock(&lane->lock);
-	waits = !list_empty(&req->link);	/* a worker takes it out of the ring */
+	waits = is_waiting(req);
 	list_remove(&req->link);
+	if (waits && flight(req)->flags & FLIGHT_TURN)
+		leave_turn(lane, req);
 	pass_on_locked(lane);
 	if (!waits)
 		return -EBUSY;

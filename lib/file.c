@@ -225,6 +225,7 @@ static int init(struct onefd *loop, struct onefd_file *file, int fd, int flags,
 	learn_alignment(&fresh, st);
 	fresh.flags |= flags & O_DIRECT ? ONEFD_FILE_DIRECT : 0;
 	fresh.flags |= flags & O_APPEND ? ONEFD_FILE_APPEND : 0;
+	fresh.refused = flags & O_DSYNC ? FILE_SYNC : 0;
 	fresh.size = st->stx_size;
 	fresh.warm = st->stx_size <= INLINE_EXTENTS * (uint64_t)st->stx_blksize ? WARM_DONE :
 										  WARM_COLD;

@@ -21,6 +21,7 @@ enum trust {
 /* Bits of onefd_file.refused: RWF_NOWAIT that way (1u << file_way()), and: */
 #define FILE_NO_CACHESTAT (1u << 2)
 #define FILE_WRITTEN (1u << 3)		/* a worker wrote: the loop may try */
+#define FILE_SYNC (1u << 4)		/* opened O_SYNC or O_DSYNC */
 
 enum warm { WARM_COLD, WARM_WARMING, WARM_DONE };
 

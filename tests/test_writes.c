@@ -13,6 +13,7 @@
 
 #define BLOCK 4096
 #define BLOCKS 64
+#define THREADS 4	/* onefd_config.threads, by default */
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x80
 #endif
@@ -323,7 +324,6 @@ static ssize_t write_half(int where, const struct iovec *iov, size_t count, off_
 /* All workers have work, so it could be taken back: but half is written. */
 START_TEST(half_a_write_goes_on_from_there)
 {
-	enum { THREADS = 4 };	/* onefd_config.threads, by default */
 	struct job *jobs = make_jobs(THREADS + 1, 4 * BLOCK), *half = &jobs[THREADS];
 	struct iovec iov[] = { { half->buf, 2 * BLOCK },
 			       { (char *)half->buf + 2 * BLOCK, 2 * BLOCK } };
@@ -401,6 +401,177 @@ START_TEST(flush_copies_no_more_than_its_share)
 }
 END_TEST
 
+/* ---- by turns ------------------------------------------------------------------- */
+
+static sem_t entered;
+static atomic_int inside_fd;	/* writes to @fd */
+
+static ssize_t write_at_gate(int where, const struct iovec *iov, size_t count, off_t offset,
+			     int flags)
+{
+	ssize_t n;
+
+	inside_fd += where == fd;
+	sem_post(&entered);
+	while (sem_wait(&gate) < 0)
+		;
+	n = real.pwritev2(where, iov, count, offset, flags);
+	inside_fd -= where == fd;
+	return n;
+}
+
+/* Files of ext4, as far as the library can tell, whose writes wait at the gate. */
+static struct onefd_file *open_at_gate(int count, int flags)
+{
+	struct onefd_file *files = calloc((size_t)count, sizeof *files);
+
+	ck_assert_ptr_nonnull(files);
+	for (int i = 0; i < count; i++) {
+		must(onefd_file_init(loop, &files[i], make_file(0, BLOCKS * BLOCK, O_RDWR | flags)));
+		files[i].device->trust = TRUST_WARM;
+	}
+	sem_init(&gate, 0, 0);
+	sem_init(&entered, 0, 0);
+	inside_fd = 0;
+	fd = files[0].fd;
+	sys.pwritev2 = write_at_gate;
+	return files;
+}
+
+static void close_files(struct onefd_file *files, int count)
+{
+	for (int i = 0; i < count; i++)
+		close(files[i].fd);
+	free(files);
+}
+
+static void send_write(struct job *job, struct onefd_file *to, int block, int rw_flags)
+{
+	fill(job->buf, BLOCK, block * BLOCK);
+	onefd_prep_pwrite(&job->req, to, job->buf, BLOCK, block * BLOCK);
+	job->req.rw_flags = rw_flags;
+	job_submit(loop, job);
+	must(onefd_flush(loop));
+}
+
+/* Until all are at the gate. */
+static void await_workers(void)
+{
+	for (int i = 0; i < THREADS; i++)
+		while (sem_wait(&entered) < 0)
+			;
+}
+
+static void open_gate(int count)
+{
+	while (count--)
+		sem_post(&gate);
+}
+
+/* And those of another file have the other workers, each as it comes. */
+START_TEST(writes_of_a_file_keep_one_worker)
+{
+	enum { COUNT = 20 };
+	struct job *jobs = make_jobs(COUNT + THREADS - 1, BLOCK);
+	struct onefd_file *files = open_at_gate(THREADS, 0);
+
+	for (int i = 0; i < COUNT; i++)
+		send_write(&jobs[i], &files[0], i, 0);
+	for (int i = 1; i < THREADS; i++)
+		send_write(&jobs[COUNT + i - 1], &files[i], 0, 0);
+	await_workers();
+	ck_assert_int_eq(inside_fd, 1);
+	open_gate(COUNT + THREADS - 1);
+	drain_jobs(loop, jobs, COUNT + THREADS - 1);
+	for (int i = 0; i < COUNT + THREADS - 1; i++)
+		ck_assert_int_eq(jobs[i].res, BLOCK);
+	check_file(fd, BLOCKS * BLOCK);
+	close_files(files, THREADS);
+	free_jobs(jobs, COUNT + THREADS - 1);
+}
+END_TEST
+
+/* A sync after the write is done without the inode's lock, and may serve several. Of what
+ * a server or a daemon does, nothing is known. */
+START_TEST(others_take_no_turns)
+{
+	static const struct {
+		int flags, rw_flags;
+		enum trust trust;
+	} cases[] = {
+		{ 0, RWF_DSYNC, TRUST_WARM },
+		{ O_DSYNC, 0, TRUST_WARM },
+		{ 0, 0, TRUST_NEVER },
+	};
+	struct job *jobs = make_jobs(THREADS, BLOCK);
+	struct onefd_file *one = open_at_gate(1, cases[_i].flags);
+
+	one->device->trust = cases[_i].trust;
+	for (int i = 0; i < THREADS; i++)
+		send_write(&jobs[i], one, i, cases[_i].rw_flags);
+	await_workers();
+	open_gate(THREADS);
+	drain_jobs(loop, jobs, THREADS);
+	close_files(one, 1);
+	free_jobs(jobs, THREADS);
+}
+END_TEST
+
+/* All workers have work. Cancelled are the first, which no worker has, the one whose turn
+ * that makes it, and the last; the other two follow each other. */
+START_TEST(cancelled_write_gives_up_its_turn)
+{
+	enum { COUNT = 5 };
+	static const bool stays[COUNT] = { false, false, true, true, false };
+	struct job *stuck = make_jobs(THREADS, BLOCK), *jobs = make_jobs(COUNT, BLOCK);
+	struct onefd_file *files = open_at_gate(THREADS + 1, 0);
+
+	for (int i = 0; i < THREADS; i++)
+		send_write(&stuck[i], &files[i], 0, 0);
+	await_workers();
+	for (int i = 0; i < COUNT; i++)
+		send_write(&jobs[i], &files[THREADS], i, 0);
+	ck_assert_int_eq(job_cancel(&stuck[0]), -EBUSY);
+	for (int i = 0; i < COUNT; i++)
+		if (!stays[i])
+			must(job_cancel(&jobs[i]));
+	ck_assert_int_eq(job_cancel(&jobs[0]), -EBUSY);
+	open_gate(THREADS + COUNT);
+	drain_jobs(loop, stuck, THREADS);
+	drain_jobs(loop, jobs, COUNT);
+	for (int i = 0; i < COUNT; i++)
+		ck_assert_int_eq(jobs[i].res, stays[i] ? BLOCK : -ECANCELED);
+	close_files(files, THREADS + 1);
+	free_jobs(stuck, THREADS);
+	free_jobs(jobs, COUNT);
+}
+END_TEST
+
+/* One worker: what is for another file comes before the second of this one. */
+START_TEST(no_file_keeps_a_worker_for_itself)
+{
+	struct onefd_config config = *test_config();
+	struct job *jobs = make_jobs(3, BLOCK);
+	struct onefd_file *files;
+
+	must(onefd_free(loop));
+	config.threads = 1;
+	must(onefd_new(&loop, &config));
+	files = open_at_gate(2, 0);
+	send_write(&jobs[0], &files[0], 0, 0);
+	send_write(&jobs[1], &files[0], 1, 0);
+	send_write(&jobs[2], &files[1], 0, 0);
+	open_gate(2);
+	while (!jobs[0].calls || !jobs[2].calls)
+		must(onefd_dispatch(loop, -1));
+	ck_assert_int_eq(jobs[1].calls, 0);
+	open_gate(1);
+	drain_jobs(loop, jobs, 3);
+	close_files(files, 2);
+	free_jobs(jobs, 3);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("writes");
@@ -417,5 +588,9 @@ int main(void)
 	tcase_add_test(tcase, half_a_write_goes_on_from_there);
 	tcase_add_test(tcase, half_a_write_that_was_tried_is_not_cancelled);
 	tcase_add_test(tcase, flush_copies_no_more_than_its_share);
+	tcase_add_test(tcase, writes_of_a_file_keep_one_worker);
+	tcase_add_loop_test(tcase, others_take_no_turns, 0, 3);
+	tcase_add_test(tcase, cancelled_write_gives_up_its_turn);
+	tcase_add_test(tcase, no_file_keeps_a_worker_for_itself);
 	return run_suite(suite);
 }
