@@ -50,6 +50,14 @@ per() {
 	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.6g", b ? a / b : 0 }'
 }
 
+# rotate N WORD...: the words, from the one behind the first N on, and round.
+rotate() {
+	local first=$(($1 % ($# - 1)))
+
+	shift
+	echo "${@:first + 1}" "${@:1:first}"
+}
+
 # record CASE[:DEPTH] CONTENDER ROUND NAME=VALUE...: for the report, and a line of JSON.
 record() {
 	local work=$1 who=$2 round=$3 value line
