@@ -11,7 +11,8 @@
  * batch of requests at a time; only the rest of a request that is not whole stays with
  * its connection. A transfer is done in pieces, each with a buffer of its own out of a
  * bounded budget: see "memory". A connection for which there is no room is not read
- * from until there is. Answers of one turn leave by one sendmsg().
+ * from until there is. Answers of one turn leave by one sendmsg(), but of large ones some
+ * only in the next: while they are copied nobody sees to the disk.
  *
  * It is no relay for the open network: there is no TLS, and no password.
  */
@@ -58,6 +59,7 @@
 #define CACHE_MOST	(64u << 20)	/* read ahead for one request */
 #define ACCEPTS		64		/* a turn */
 #define VECTORS		256		/* a sendmsg() */
+#define SHARE		(256u << 10)	/* about what a connection sends in a turn */
 #define ZERO_VECTORS	16		/* pieces of zeroes in one write */
 #define SPIN_US		100		/* most that is looked for the answer to a lone read */
 #define FINISH_S	5		/* for the last answers, when we are to end */
@@ -639,6 +641,18 @@ static void free_dead(void)
 
 /* ---- sending ------------------------------------------------------------------- */
 
+/* At the turn's end, or at the next one's. */
+static void send_later(struct connection *connection)
+{
+	if (connection->sending)
+		return;
+	connection->sending = true;
+	connection->send_next = NULL;
+	*senders_end = connection;
+	senders_end = &connection->send_next;
+	post_turn();
+}
+
 static void push_out(struct connection *connection, struct out *out, const void *bytes,
 		     size_t length, void (*sent)(struct out *))
 {
@@ -648,13 +662,8 @@ static void push_out(struct connection *connection, struct out *out, const void 
 	else
 		connection->outs = out;
 	connection->outs_last = out;
-	if (connection->sending || connection->full)
-		return;
-	connection->sending = true;
-	connection->send_next = NULL;
-	*senders_end = connection;
-	senders_end = &connection->send_next;
-	post_turn();
+	if (!connection->full)
+		send_later(connection);
 }
 
 static size_t gather(const struct connection *connection, struct iovec *iov, size_t *bytes)
@@ -662,7 +671,8 @@ static size_t gather(const struct connection *connection, struct iovec *iov, siz
 	size_t count = 0, skip = connection->sent;
 
 	*bytes = 0;
-	for (struct out *out = connection->outs; out && count < VECTORS; out = out->next) {
+	for (struct out *out = connection->outs; out && count < VECTORS && *bytes < SHARE;
+	     out = out->next) {
 		iov[count++] = (struct iovec){ (char *)out->bytes + skip, out->length - skip };
 		*bytes += out->length - skip;
 		skip = 0;
@@ -693,7 +703,7 @@ static void send_outs(struct connection *connection)
 	ssize_t n;
 
 	connection->full = false;
-	while (connection->outs && !connection->full) {
+	if (connection->outs) {
 		message.msg_iovlen = gather(connection, iov, &bytes);
 		n = sendmsg(connection->watch.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -706,6 +716,8 @@ static void send_outs(struct connection *connection)
 		if (connection->dead)
 			return;
 	}
+	if (connection->outs && !connection->full)
+		send_later(connection);
 	if (connection->full && !was_full)
 		connection->sent_at = onefd_now(loop);
 	watch_connection(connection);
