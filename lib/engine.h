@@ -154,10 +154,12 @@ static inline struct flight *flight(struct onefd_req *req)
 	return (struct flight *)req->engine;
 }
 
-/* What it is asked of; -1: of none. */
+/* What it is asked of; -1: of none. A sendfile is by turns a poll, and that of its socket. */
 static inline int req_fd(const struct onefd_req *req)
 {
-	return req->file ? req->file->fd : ((const struct flight *)req->engine)->call.fd;
+	bool file = req->file && req->op != OP_POLL;
+
+	return file ? req->file->fd : ((const struct flight *)req->engine)->call.fd;
 }
 
 /* The sum of a request's buffers; submit has checked that it fits. */

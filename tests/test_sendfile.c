@@ -215,6 +215,48 @@ START_TEST(full_socket_holds_up_nobody_and_is_no_end)
 }
 END_TEST
 
+static _Atomic int asked;	/* how often the socket was */
+
+static ssize_t asking_send(int to, const void *buf, size_t len)
+{
+	asked++;
+	return real.send(to, buf, len);
+}
+
+static ssize_t asking_sendfile(int to, int from, off_t offset, size_t len)
+{
+	asked++;
+	return real.sendfile(to, from, offset, len);
+}
+
+static int asked_in_some_turns(void)
+{
+	asked = 0;
+	for (int i = 0; i < 20; i++)
+		must(onefd_dispatch(loop, 1));
+	return asked;
+}
+
+/* A worker may be on its way still, but not for ever. */
+START_TEST(full_socket_is_not_asked_again_and_again)
+{
+	sys.send = asking_send;
+	sys.sendfile = asking_sendfile;
+	for (int flags = 0; flags <= SOCK_NONBLOCK; flags += SOCK_NONBLOCK) {
+		int rounds = 0;
+
+		open_file(_i, LARGE);
+		open_socket(flags);
+		start(0, LARGE);
+		(void)fill_up();
+		while (asked_in_some_turns())
+			ck_assert_int_lt(++rounds, 100);
+		ck_assert_int_eq(finish(), LARGE);
+		close_all();
+	}
+}
+END_TEST
+
 START_TEST(cancelled_it_says_how_far_it_came)
 {
 	for (int turns = 0; turns < 30; turns++) {
@@ -405,6 +447,7 @@ int main(void)
 	tcase_add_loop_test(tcase, it_is_short_at_the_end_of_the_file, 0, count);
 	tcase_add_loop_test(tcase, submitted_anew_it_sends_what_follows, 0, count);
 	tcase_add_loop_test(tcase, full_socket_holds_up_nobody_and_is_no_end, 0, count);
+	tcase_add_loop_test(tcase, full_socket_is_not_asked_again_and_again, 0, count);
 	tcase_add_loop_test(tcase, cancelled_it_says_how_far_it_came, 0, count);
 	tcase_add_loop_test(tcase, nobody_listens_and_nobody_dies, 0, count);
 	tcase_add_test(tcase, bad_arguments_are_answered);
