@@ -54,6 +54,7 @@
 #define SMALL		(64u << 10)	/* files up to here are read whole */
 #define BLOCK		(64u << 10)	/* others by so much */
 #define LARGE		(256u << 10)	/* and from here on without MHD */
+#define SENDERS_MOST	256u		/* so many at once: each may be a poll for long */
 #define LOG_MOST	(1u << 20)	/* of lines that are not written yet */
 #define LINE_MOST	(16u << 10)
 #define MEMORY		(8u << 10)	/* MHD's of a connection: bounds what a client sends */
@@ -870,7 +871,7 @@ struct client {
 
 static struct client waited_for = { .next = &waited_for, .prev = &waited_for };
 static struct client *arriving;		/* while MHD is given it */
-static unsigned client_count;
+static unsigned client_count, sender_count;
 static struct onefd_timer client_timer, pause_timer;
 static struct onefd_watch listener_watch;
 
@@ -1344,10 +1345,12 @@ static void body_sent(struct onefd_req *req)
 	socklen_t length = sizeof address;
 	int fd = sender->fd;
 
-	request->taken = req->res > 0 ? (off_t)req->res : 0;
+	/* Also of one that was given up. */
+	request->taken = req->offset - request->from;
 	log_request(request);
 	request_unlisted(request);
 	request->sender = NULL;
+	sender_count--;
 	sender->request = NULL;
 	forget(sender);
 	/* At our end too: closed on a request that nobody read, it would take back the body. */
@@ -1376,12 +1379,15 @@ static uint64_t bytes_read(int fd)
 	return info.tcpi_bytes_received - (uint64_t)unread;
 }
 
-/* Whether MHD has no byte of a next request, and nothing to say behind the body. */
+/*
+ * Whether MHD has no byte of a next request, and nothing to say behind the body; and the
+ * loop a poll for it: else those whose clients do not read would keep all others waiting.
+ */
 static bool may_take_over(const struct request *request, const struct client *client)
 {
 	const char *const *headers = request->headers;
 
-	return request->length >= (off_t)LARGE && !stopping &&
+	return request->length >= (off_t)LARGE && !stopping && sender_count < SENDERS_MOST &&
 	       (!headers[CONNECTION] || strcasecmp(headers[CONNECTION], "keep-alive") == 0) &&
 	       strcmp(request->protocol, MHD_HTTP_VERSION_1_1) == 0 && !client->unclear &&
 	       bytes_read(client->fd) == client->heads;
@@ -1404,6 +1410,7 @@ static bool take_over(struct request *request)
 		close(fd);
 		return false;
 	}
+	sender_count++;
 	request->sender->heads = client->heads;
 	request->sender->request = request;
 	note_record(request);
@@ -2145,7 +2152,7 @@ static void end_server(void)
 
 static void serve(int listener)
 {
-	static const struct onefd_config config = { .budget = 1024 };
+	static const struct onefd_config config = { .depth = SENDERS_MOST, .budget = 1024 };
 	int r = onefd_new(&loop, &config);
 
 	if (r < 0)

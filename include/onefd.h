@@ -488,7 +488,8 @@ void onefd_prep_prefetch(struct onefd_req *req, struct onefd_file *file,
  * thread. res is how many were sent, short at the end of the file or before an
  * error, which the next call then meets: as sendfile(2), but a full socket is no
  * end. The request's offset moves with what was sent, a cancelled one's too. No
- * SIGPIPE. One at a time to a socket. Into a non-blocking stream socket 256 KiB and
+ * SIGPIPE. One at a time to a socket; one that is full is waited for as by a poll, of
+ * the depth that polls have. Into a non-blocking stream socket 256 KiB and
  * more go by a worker's sendfile(2), without a copy: then what is written to the file
  * before the other end has it may be what it gets. -ENOTSOCK; -EPIPE: its other end
  * is closed; -EOPNOTSUPP: a file open with O_DIRECT.

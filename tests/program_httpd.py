@@ -707,6 +707,24 @@ def downloads_that_nobody_reads_make_no_small_file_wait():
         server.wait_idle()
 
 
+def downloads_that_nobody_reads_make_no_large_file_wait():
+    """More than the loop has polls."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        raise Skip("too few descriptors for so many large files")
+    large = make("large", 8 * MIB)
+    with serve() as server:
+        stalled = [server.connect(receive_buffer=4096) for _ in range(300)]
+        for client in stalled:
+            client.ask("/large")
+        for client in stalled:
+            client.head()
+        for _ in range(3):
+            same("large", server.get("/large").body == large, True)
+        for client in stalled:
+            client.reset()
+        server.wait_idle()
+
+
 def client_that_does_not_read_is_hung_up_on():
     make("large", 64 * MIB)
     with serve("--timeout=1") as server:
@@ -1075,12 +1093,16 @@ def listens(server):
 
 
 def sigterm_does_not_wait_for_ever():
+    """And the log has what each could have got by then."""
     make("large", 64 * MIB)
-    with serve("--timeout=86400") as server:
+    log = TOP + "/log-of-the-end"
+    with serve("--timeout=86400", f"--log={log}") as server:
         clients = [begin_download(server, "/large")[0] for _ in range(3)]
         before = time.monotonic()
         server.stop()
         assert 2 < time.monotonic() - before < 15, time.monotonic() - before
+        got = sorted(len(client.file.read()) for client in clients)
+        same("log", sorted(int(COMBINED.fullmatch(line)[5]) for line in lines_of(log)), got)
         for client in clients:
             client.reset()
 
@@ -1158,7 +1180,9 @@ TESTS = (
     file_that_shrinks_ends_its_connection, file_that_grows_is_sent_as_it_was_promised,
     file_that_is_replaced_is_sent_to_its_end,
     client_that_does_not_read_holds_up_nobody_and_little,
-    downloads_that_nobody_reads_make_no_small_file_wait, client_that_does_not_read_is_hung_up_on,
+    downloads_that_nobody_reads_make_no_small_file_wait,
+    downloads_that_nobody_reads_make_no_large_file_wait,
+    client_that_does_not_read_is_hung_up_on,
     client_that_reads_slowly_gets_it_all, clients_that_hang_up_midway_cost_nothing,
     client_that_says_no_more_is_answered_and_let_go,
     half_a_request_and_an_idle_connection_are_hung_up_on,
