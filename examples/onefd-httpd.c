@@ -1396,7 +1396,8 @@ static bool may_take_over(const struct request *request, const struct client *cl
 /*
  * MHD has sent the head, and asks for the first of the body: told that there is none, it
  * closes its descriptor, and with MHD_USE_TURBO does nothing else to the connection, which
- * lives on by another.
+ * lives on by another. It would close it when it next looks at it, which may be when its
+ * timeout is over; at those with a timeout of their own it looks in each run.
  */
 static bool take_over(struct request *request)
 {
@@ -1410,6 +1411,8 @@ static bool take_over(struct request *request)
 		close(fd);
 		return false;
 	}
+	(void)MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT,
+					timeout + 1);
 	sender_count++;
 	request->sender->heads = client->heads;
 	request->sender->request = request;
@@ -1478,7 +1481,8 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 	if (request->method && !request->sender)
 		request_unlisted(request);
 	client_of(connection)->request = NULL;
-	wait_for_client(client_of(connection));
+	if (!request->sender)
+		wait_for_client(client_of(connection));
 	asked_count -= request->asked;
 	request->asked = false;
 	request->connection = NULL;

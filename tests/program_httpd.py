@@ -725,6 +725,27 @@ def downloads_that_nobody_reads_make_no_large_file_wait():
         server.wait_idle()
 
 
+def large_file_leaves_nothing_behind():
+    """Neither while its connection is idle, nor to end that when its timeout would have come."""
+    large = make("large", MIB)
+    with serve("--timeout=1") as server:
+        with server.connect() as first:
+            for _ in range(2):  # the second is sent on what has been given back
+                same("large", first.get("/large").body == large, True)
+            server.wait_for(connections=1)
+        clients = [server.connect() for _ in range(20)]
+        for client in clients:
+            same("large", client.get("/large").body == large, True)
+        server.wait_for(connections=20, requests=0)
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            for client in clients:
+                same("status", client.get("/large", method="HEAD").status, 200)
+        for client in clients:
+            client.close()
+        server.wait_idle()
+
+
 def client_that_does_not_read_is_hung_up_on():
     make("large", 64 * MIB)
     with serve("--timeout=1") as server:
@@ -1181,7 +1202,7 @@ TESTS = (
     file_that_is_replaced_is_sent_to_its_end,
     client_that_does_not_read_holds_up_nobody_and_little,
     downloads_that_nobody_reads_make_no_small_file_wait,
-    downloads_that_nobody_reads_make_no_large_file_wait,
+    downloads_that_nobody_reads_make_no_large_file_wait, large_file_leaves_nothing_behind,
     client_that_does_not_read_is_hung_up_on,
     client_that_reads_slowly_gets_it_all, clients_that_hang_up_midway_cost_nothing,
     client_that_says_no_more_is_answered_and_let_go,
