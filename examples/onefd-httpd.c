@@ -1495,7 +1495,7 @@ static void request_completed(void *cls, struct MHD_Connection *connection, void
 
 /* ---- answers ----------------------------------------------------------------- */
 
-static struct MHD_Response *text_response(const struct request *request)
+static struct MHD_Response *text_response(struct request *request)
 {
 	static const struct {
 		unsigned status;
@@ -1516,6 +1516,8 @@ static struct MHD_Response *text_response(const struct request *request)
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		if (texts[i].status == request->status)
 			text = texts[i].text;
+	if (!request->head)
+		request->taken = (off_t)strlen(text);
 	return MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
 					       MHD_RESPMEM_PERSISTENT);
 }

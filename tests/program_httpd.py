@@ -915,7 +915,8 @@ def log_has_a_line_for_each_request():
         assert all(said), lines_of(log)
         same("fields", said[0].group(1, 3, 4, 5, 6, 7),
              (b"127.0.0.1", b"GET /small HTTP/1.1", b"200", b"1000", b"http://x/y", b"tester/1"))
-        same("fields", said[1].group(3, 4, 6, 7), (b"GET /none?a=b HTTP/1.1", b"404", b"-", b"-"))
+        same("fields", said[1].group(3, 4, 5, 6, 7),
+             (b"GET /none?a=b HTTP/1.1", b"404", b"14", b"-", b"-"))
         same("range", said[2].group(4, 5), (b"206", b"10"))
         same("head", said[3].group(3, 4), (b"HEAD /small HTTP/1.1", b"200"))
         assert said[3][5] in (b"0", b"-"), said[3]
